@@ -1,0 +1,44 @@
+# Only wraps the CMake presets (CMakePresets.json). CMAKE_ARGS is passed to configure, JOBS limits the compilers.
+JOBS ?= $(shell cmake/jobs.sh)
+CMAKE_ARGS ?=
+MAKEFLAGS += --no-print-directory
+
+# ThreadSanitizer of older compilers cannot start when the kernel randomises addresses with many bits.
+FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
+CLANG := $(firstword $(shell command -v clang++-14) $(shell command -v clang++))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test bench asan tsan clang clean bootstrap
+
+help:
+	@echo "make demo [DATA=Beauty.txt]  build, train on built-in data (or the file), recommend"
+	@echo "make test                    build and run all tests"
+	@echo "make bench                   build and run the benchmarks"
+	@echo "make asan | tsan | clang     the tests under AddressSanitizer + UBSan, ThreadSanitizer, Clang"
+	@echo "make clean                   remove the build folders"
+
+bootstrap:
+	@cmake/bootstrap.sh
+
+demo: bootstrap
+	@cmake --preset release $(CMAKE_ARGS)
+	@cmake --build --preset release --parallel $(JOBS) --target elcrec_program
+	@build/examples/elcrec demo $(if $(DATA),--data "$(DATA)")
+
+test: bootstrap
+	@cmake --preset release $(CMAKE_ARGS)
+	@cmake --build --preset release --parallel $(JOBS)
+	@ctest --preset release --output-on-failure --parallel $(JOBS)
+
+bench: bootstrap
+	@cmake --preset release $(CMAKE_ARGS)
+	@cmake --build --preset release --parallel $(JOBS) --target bench
+
+clang: CMAKE_ARGS += $(if $(CLANG),-DCMAKE_CXX_COMPILER=$(CLANG))
+asan tsan clang: bootstrap
+	@cmake --preset $@ $(CMAKE_ARGS)
+	@cmake --build --preset $@ --parallel $(JOBS)
+	@$(FIXED_ADDRESSES) ctest --preset $@ --output-on-failure --parallel $(JOBS)
+
+clean:
+	rm -rf build build-debug build-asan build-tsan build-clang

@@ -1,0 +1,18 @@
+include(CMakePackageConfigHelpers)
+include(GNUInstallDirs)
+
+set(package_dir ${CMAKE_INSTALL_DATADIR}/cmake/elcrec)
+target_include_directories(elcrec INTERFACE $<INSTALL_INTERFACE:${CMAKE_INSTALL_INCLUDEDIR}>)
+install(DIRECTORY ${PROJECT_SOURCE_DIR}/include/elcrec DESTINATION ${CMAKE_INSTALL_INCLUDEDIR}
+        FILES_MATCHING PATTERN "*.hpp")
+install(TARGETS elcrec EXPORT elcrec-targets)
+install(EXPORT elcrec-targets NAMESPACE elcrec:: DESTINATION ${package_dir})
+
+configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/elcrec-config.cmake.in
+                              ${PROJECT_BINARY_DIR}/elcrec-config.cmake INSTALL_DESTINATION ${package_dir})
+# Before 1.0 a new minor version may break; headers fit every architecture.
+write_basic_package_version_file(${PROJECT_BINARY_DIR}/elcrec-config-version.cmake
+                                 COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
+install(FILES ${PROJECT_BINARY_DIR}/elcrec-config.cmake ${PROJECT_BINARY_DIR}/elcrec-config-version.cmake
+        DESTINATION ${package_dir})
+install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/elcrec)

@@ -1,0 +1,92 @@
+#pragma once
+
+#include <algorithm>
+#include <memory>
+#include <span>
+#include <thread>
+#include <type_traits>
+#include <vector>
+
+#include "elcrec/backend/cpu/lane.hpp"
+#include "elcrec/backend/cpu/row_scatter.hpp"
+#include "elcrec/backend/cpu/thread_pool.hpp"
+#include "elcrec/backend/host_buffer.hpp"
+#include "elcrec/core/error.hpp"
+
+namespace elcrec {
+
+struct CpuOptions {
+  Index threads = 0;  ///< 0: as many as the machine has
+  /// Parts of a batch with gradient accumulators of their own. Sums are taken part by part in a fixed order, so
+  /// results depend on this number (in the last bits) but not on `threads`; more than this many threads gain nothing.
+  Index slices = 8;
+};
+
+/// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. Parallel regions of one
+/// pool must not overlap; operations on lanes of one's own (`Lane lane;`) are free of the pool and of each other.
+template <class T>
+class BasicCpu {
+ public:
+  using Scalar = T;
+  using Lane = CpuLane<T>;
+  using Workspace = typename Lane::Workspace;
+  template <class U>
+  using Buffer = HostBuffer<U>;
+
+  explicit BasicCpu(CpuOptions options = {}) : state_(std::make_shared<State>(options)) {}
+
+  /// A batch in this backend's memory: here, the caller's own.
+  [[nodiscard]] static TokenView stage(const TokenView& host) { return host; }
+
+  template <class U>
+  [[nodiscard]] Buffer<U> allocate(Index n) const {
+    return Buffer<U>(n);
+  }
+  [[nodiscard]] static Workspace make_workspace() { return Lane::make_workspace(); }
+
+  template <class U>
+  void copy(std::span<const std::type_identity_t<U>> from, std::span<U> to) const {
+    std::copy(from.begin(), from.end(), to.begin());
+  }
+
+  /// Into how many parts a batch is cut for gradient accumulation, whatever the number of threads.
+  [[nodiscard]] Index slices() const { return state_->slices; }
+  /// Tokens that a component takes through in one go: its activations stay in the L2 cache.
+  [[nodiscard]] static constexpr Index shard_tokens() { return 256; }
+  [[nodiscard]] Index threads() const { return state_->pool.threads(); }
+
+  /// f(lane, i) for i in [0, count), in any order.
+  template <class F>
+  void parallel_for(Index count, F&& f) const {
+    state_->pool.run(count, [&](Index worker, Index i) { f(state_->lanes[static_cast<std::size_t>(worker)], i); });
+  }
+
+  /// f(lane, begin, end) for blocks of `grain` that cover [0, count), in any order. The blocks do not depend on `threads`.
+  template <class F>
+  void parallel_blocks(Index count, Index grain, F&& f) const {
+    parallel_for((count + grain - 1) / grain,
+                 [&](Lane& lane, Index b) { f(lane, b * grain, std::min(count, (b + 1) * grain)); });
+  }
+
+  using RowScatter = detail::RowScatter<T>;
+
+ private:
+  struct State {
+    explicit State(CpuOptions options)
+        : pool(options.threads > 0 ? options.threads : std::max<Index>(1, std::thread::hardware_concurrency())),
+          lanes(static_cast<std::size_t>(pool.threads())),
+          slices(options.slices) {
+      require(options.threads >= 0, "threads: found ", options.threads, ", expected 0 (all) or more");
+      require(options.slices >= 1, "slices: found ", options.slices, ", expected at least 1");
+    }
+    detail::ThreadPool pool;
+    std::vector<Lane> lanes;
+    Index slices;
+  };
+
+  std::shared_ptr<State> state_;
+};
+
+using Cpu = BasicCpu<float>;
+
+}  // namespace elcrec

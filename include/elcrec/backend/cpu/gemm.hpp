@@ -1,0 +1,169 @@
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <type_traits>
+
+#include "elcrec/backend/cpu/simd.hpp"
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/operations.hpp"
+
+/// Matrix products of the shapes that a small model needs: a few hundred rows, 64 to 256 columns, depth 32 to 3200.
+/// y (M, N) = or += a (M, K) · b (K, N). A register tile holds tile_rows x tile_cols results; b is repacked in panels of
+/// tile_cols columns and at most depth_block rows, so that a panel stays in L1; a is read in place by broadcasts, which
+/// any stride allows.
+namespace elcrec::gemm {
+
+template <class T>
+inline constexpr Index tile_cols = 2 * simd::width<T>;
+template <class T>
+inline constexpr Index tile_rows = simd::register_count == 32 ? 12 : 6;
+inline constexpr Index depth_block = 256;
+
+/// Elements that the packed copy of b needs: any K is cut to depth_block.
+template <class T>
+constexpr Index packed_size(Index depth, Index cols) {
+  return std::min(depth, depth_block) * ((cols + tile_cols<T> - 1) / tile_cols<T> * tile_cols<T>);
+}
+
+/// An operand whose element (row, k) or (k, col) stands at data[first * stride + second * step]; one of the two is 1.
+template <class T>
+struct Operand {
+  const T* data;
+  Index outer;  ///< distance of two rows of a, or two columns of b
+  Index depth;  ///< distance along k
+};
+
+namespace detail {
+
+/// to[k * tile_cols + j] = from[j * stride + k] for j in [0, n), k in [0, depth); four by four in registers for float.
+template <class T>
+inline void transpose(const T* from, Index stride, Index n, Index depth, T* to) {
+  constexpr Index nr = tile_cols<T>;
+  Index k = 0;
+  if constexpr (std::is_same_v<T, float>) {
+    typedef float V __attribute__((vector_size(16)));
+    for (; k + 4 <= depth; k += 4) {
+      Index j = 0;
+      for (; j + 4 <= n; j += 4) {
+        V r[4];
+        for (int i = 0; i < 4; ++i) {
+          std::memcpy(&r[i], from + (j + i) * stride + k, sizeof(V));
+        }
+        const V low01 = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
+        const V low23 = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
+        const V high01 = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
+        const V high23 = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
+        const V columns[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
+                              __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+                              __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
+                              __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+        for (int i = 0; i < 4; ++i) {
+          std::memcpy(to + (k + i) * nr + j, &columns[i], sizeof(V));
+        }
+      }
+      for (; j < n; ++j) {
+        for (Index i = k; i < k + 4; ++i) {
+          to[i * nr + j] = from[j * stride + i];
+        }
+      }
+    }
+  }
+  for (; k < depth; ++k) {
+    for (Index j = 0; j < n; ++j) {
+      to[k * nr + j] = from[j * stride + k];
+    }
+  }
+}
+
+/// Copies b[k0 .. k0 + depth, 0 .. cols) to panels of tile_cols columns, zero-padded.
+template <class T>
+inline void pack(Operand<T> b, Index k0, Index depth, Index cols, T* packed) {
+  constexpr Index nr = tile_cols<T>;
+  for (Index j0 = 0; j0 < cols; j0 += nr, packed += depth * nr) {
+    const Index n = std::min(nr, cols - j0);
+    const T* from = b.data + j0 * b.outer + k0 * b.depth;
+    if (n < nr) {
+      std::fill_n(packed, depth * nr, T(0));
+    }
+    if (b.outer == 1) {
+      for (Index k = 0; k < depth; ++k) {
+        std::memcpy(packed + k * nr, from + k * b.depth, static_cast<std::size_t>(n) * sizeof(T));
+      }
+    } else {
+      transpose(from, b.outer, n, depth, packed);
+    }
+  }
+}
+
+/// One register tile: rows x tile_cols results, of which `cols` are stored.
+template <Index Rows, class T>
+inline void tile(Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add) {
+  using V = simd::Pack<T>;
+  constexpr Index w = simd::width<T>;
+  V sum[Rows][2];
+#pragma GCC unroll 12
+  for (Index m = 0; m < Rows; ++m) {
+    sum[m][0] = V{};
+    sum[m][1] = V{};
+  }
+  for (Index k = 0; k < depth; ++k) {
+    const V b0 = simd::load(packed + k * tile_cols<T>);
+    const V b1 = simd::load(packed + k * tile_cols<T> + w);
+#pragma GCC unroll 12
+    for (Index m = 0; m < Rows; ++m) {
+      const V am = simd::broadcast(a.data[m * a.outer + k * a.depth]);
+      sum[m][0] += am * b0;
+      sum[m][1] += am * b1;
+    }
+  }
+  if (cols == tile_cols<T>) {
+#pragma GCC unroll 12
+    for (Index m = 0; m < Rows; ++m) {
+      T* row = y + m * stride;
+      simd::store<T>(row, add ? simd::load(row) + sum[m][0] : sum[m][0]);
+      simd::store<T>(row + w, add ? simd::load(row + w) + sum[m][1] : sum[m][1]);
+    }
+    return;
+  }
+  for (Index m = 0; m < Rows; ++m) {
+    T lanes[tile_cols<T>];
+    std::memcpy(lanes, &sum[m][0], sizeof(lanes));
+    for (Index n = 0; n < cols; ++n) {
+      y[m * stride + n] = add ? y[m * stride + n] + lanes[n] : lanes[n];
+    }
+  }
+}
+
+/// tile<rows> for a number of rows known at run time, at most Rows.
+template <Index Rows, class T>
+inline void tile_of(Index rows, Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add) {
+  if (rows == Rows) {
+    tile<Rows>(a, packed, depth, y, stride, cols, add);
+  } else if constexpr (Rows > 1) {
+    tile_of<Rows - 1>(rows, a, packed, depth, y, stride, cols, add);
+  }
+}
+
+}  // namespace detail
+
+/// y = or += a · b. `packed` has room for packed_size(depth, y.cols()) elements, aligned to a register.
+template <class T>
+void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write write, T* packed) {
+  constexpr Index nr = tile_cols<T>;
+  constexpr Index mr = tile_rows<T>;
+  for (Index k0 = 0; k0 < depth; k0 += depth_block) {
+    const Index kc = std::min(depth_block, depth - k0);
+    const bool add = write == Write::add || k0 > 0;
+    detail::pack(b, k0, kc, y.cols(), packed);
+    for (Index m = 0; m < y.rows(); m += mr) {
+      const Operand<T> rows{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
+      const Index count = std::min(mr, y.rows() - m);
+      for (Index n = 0; n < y.cols(); n += nr) {
+        detail::tile_of<mr>(count, rows, packed + n * kc, kc, y.row(m) + n, y.stride(), std::min(nr, y.cols() - n), add);
+      }
+    }
+  }
+}
+
+}  // namespace elcrec::gemm

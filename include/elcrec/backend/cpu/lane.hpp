@@ -1,0 +1,664 @@
+#pragma once
+
+#include <Eigen/Core>
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <utility>
+
+#include "elcrec/backend/cpu/dropout_factors.hpp"
+#include "elcrec/backend/cpu/gemm.hpp"
+#include "elcrec/backend/cpu/simd.hpp"
+#include "elcrec/backend/reference/lane.hpp"
+
+namespace elcrec {
+
+/// The operations of ReferenceLane with the ones that cost time replaced by vectorised code; those that are inherited move
+/// memory at its speed already. What an operation does is documented there. One lane belongs to one thread at a time.
+template <class T>
+class CpuLane : public ReferenceLane<T> {
+  using Base = ReferenceLane<T>;
+  using V = simd::Pack<T>;
+  static constexpr Index width = simd::width<T>;
+
+ public:
+  using typename Base::In;
+  using typename Base::Out;
+  using Base::workspace;
+
+  // ---- elementwise and reductions -------------------------------------------------------------------------------
+
+  void add_dot(double a, In x, In y, double* sum) const {
+    double total = 0;
+    for (Index r = 0; r < x.rows(); ++r) {
+      total += static_cast<double>(simd::dot(x.row(r), y.row(r), x.cols()));
+    }
+    *sum += a * total;
+  }
+
+  // ---- products -------------------------------------------------------------------------------------------------
+
+  void multiply_nt(In x, In w, Out y, Write write) {
+    if (is_small(y, x.cols())) {
+      for (Index m = 0; m < y.rows(); ++m) {
+        for (Index n = 0; n < y.cols(); ++n) {
+          y(m, n) = (write == Write::add ? y(m, n) : T(0)) + simd::dot(x.row(m), w.row(n), x.cols());
+        }
+      }
+      return;
+    }
+    multiply({x.data(), x.stride(), 1}, {w.data(), w.stride(), 1}, x.cols(), y, write);
+  }
+
+  void multiply_nn(In x, In w, Out y, Write write) {
+    if (is_small(y, x.cols())) {
+      clear_if(write, y);
+      for (Index m = 0; m < y.rows(); ++m) {
+        for (Index k = 0; k < x.cols(); ++k) {
+          simd::add_scaled(x(m, k), w.row(k), y.row(m), y.cols());
+        }
+      }
+      return;
+    }
+    multiply({x.data(), x.stride(), 1}, {w.data(), 1, w.stride()}, x.cols(), y, write);
+  }
+
+  void multiply_tn(In x, In w, Out y, Write write) {
+    if (is_small(y, x.rows())) {
+      clear_if(write, y);
+      for (Index k = 0; k < x.rows(); ++k) {
+        for (Index m = 0; m < y.rows(); ++m) {
+          simd::add_scaled(x(k, m), w.row(k), y.row(m), y.cols());
+        }
+      }
+      return;
+    }
+    multiply({x.data(), 1, x.stride()}, {w.data(), 1, w.stride()}, x.rows(), y, write);
+  }
+
+  void linear(In x, In w, In b, Out y) {
+    for (Index t = 0; t < y.rows(); ++t) {
+      std::copy_n(b.data(), y.cols(), y.row(t));
+    }
+    multiply_nt(x, w, y, Write::add);
+  }
+
+  // ---- encoder --------------------------------------------------------------------------------------------------
+
+  void layer_norm(In x, In gamma, In beta, T eps, Out normalised, Out rstd, Out y) const {
+    const Index d = x.cols();
+    for (Index t = 0; t < x.rows(); ++t) {
+      const T* in = x.row(t);
+      T* hat = normalised.row(t);
+      T* out = y.row(t);
+      const T mean = sum_of(d, [&](auto at) { return at(in); }) / static_cast<T>(d);
+      const T variance = sum_of(d, [&](auto at) { const auto c = at(in) - mean; return c * c; }) / static_cast<T>(d);
+      const T r = T(1) / std::sqrt(variance + eps);
+      rstd(0, t) = r;
+      simd::each<T>(
+          d,
+          [&](Index i) {
+            const V v = (simd::load(in + i) - mean) * r;
+            simd::store<T>(hat + i, v);
+            simd::store<T>(out + i, v * simd::load(gamma.data() + i) + simd::load(beta.data() + i));
+          },
+          [&](Index i) {
+            hat[i] = (in[i] - mean) * r;
+            out[i] = hat[i] * gamma.data()[i] + beta.data()[i];
+          });
+    }
+  }
+
+  void layer_norm_backward(In normalised, In rstd, In gamma, In dy, Out dx, Out dgamma, Out dbeta) const {
+    const Index d = dy.cols();
+    const T* g = gamma.data();
+    for (Index t = 0; t < dy.rows(); ++t) {
+      const T* hat = normalised.row(t);
+      const T* in = dy.row(t);
+      T* out = dx.row(t);
+      const T mean_g = sum_of(d, [&](auto at) { return at(in) * at(g); }) / static_cast<T>(d);
+      const T mean_gx = sum_of(d, [&](auto at) { return at(in) * at(g) * at(hat); }) / static_cast<T>(d);
+      const T r = rstd(0, t);
+      simd::each<T>(
+          d,
+          [&](Index i) {
+            const V v = simd::load(in + i);
+            const V h = simd::load(hat + i);
+            simd::store<T>(dgamma.data() + i, simd::load(dgamma.data() + i) + v * h);
+            simd::store<T>(dbeta.data() + i, simd::load(dbeta.data() + i) + v);
+            simd::store<T>(out + i, r * (v * simd::load(g + i) - mean_g - h * mean_gx));
+          },
+          [&](Index i) {
+            const T v = in[i];
+            dgamma.data()[i] += v * hat[i];
+            dbeta.data()[i] += v;
+            out[i] = r * (v * g[i] - mean_g - hat[i] * mean_gx);
+          });
+    }
+  }
+
+  void gelu(In x, Out y) const {
+    for_each_register(x, [&](V v, Index t, Index c, auto put) {
+      V cdf;
+      V bell;
+      simd::normal_cdf(v, cdf, bell);
+      put(y.row(t) + c, v * cdf);
+    });
+  }
+
+  void gelu_backward(In x, In dy, Out y, Out dx) const {
+    const T density = static_cast<T>(0.39894228040143267794);
+    for_each_register(x, [&](V v, Index t, Index c, auto put) {
+      V cdf;
+      V bell;
+      simd::normal_cdf(v, cdf, bell);
+      const V d = load_some(dy.row(t) + c, std::min(width, x.cols() - c));
+      put(y.row(t) + c, v * cdf);
+      put(dx.row(t) + c, d * (cdf + v * bell * density));
+    });
+  }
+
+  void dropout(const TokenView& tokens, const DropoutMask& mask, Out x) {
+    if (!mask.active()) {
+      return;
+    }
+    const auto frame = workspace().frame();
+    T* factors = factor_row(x.cols());
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
+        detail::dropout_factors(mask, tokens.random_row(s, t), x.cols(), 0, x.cols(), factors);
+        T* row = x.row(t);
+        simd::each<T>(
+            x.cols(), [&](Index i) { simd::store<T>(row + i, simd::load(row + i) * simd::load(factors + i)); },
+            [&](Index i) { row[i] *= factors[i]; });
+      }
+    }
+  }
+
+  void attention(const TokenView& tokens, Index heads, AttentionMask mask, const DropoutMask& dropout, In qkv,
+                 Out probabilities, Out context) {
+    const Index d = context.cols();
+    const Index w = d / heads;
+    const T scale = T(1) / std::sqrt(static_cast<T>(w));
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      const Index begin = tokens.begin(s);
+      const Index n = tokens.length(s);
+      const auto frame = workspace().frame();
+      const Out weights = workspace().template matrix<T>(n, n);
+      const KeyRow keys(*this, tokens, s);
+      const In rows = qkv.slice_rows(begin, begin + n);
+      for (Index h = 0; h < heads; ++h) {
+        const Out p = probabilities.slice_rows(begin, begin + n).slice_cols(h * tokens.longest, h * tokens.longest + n);
+        multiply_nt(rows.slice_cols(h * w, (h + 1) * w), rows.slice_cols(d + h * w, d + (h + 1) * w), p, Write::replace);
+        for (Index i = 0; i < n; ++i) {
+          keys.softmax(mask, scale, i, p.row(i));
+          apply_dropout(tokens, dropout, heads, s, h, i, p.row(i), weights.row(i));
+        }
+        multiply_nn(weights, rows.slice_cols(2 * d + h * w, 2 * d + (h + 1) * w),
+                    context.slice_rows(begin, begin + n).slice_cols(h * w, (h + 1) * w), Write::replace);
+      }
+    }
+  }
+
+  void attention_backward(const TokenView& tokens, Index heads, [[maybe_unused]] AttentionMask mask,
+                          const DropoutMask& dropout, In qkv, In probabilities, In dcontext, Out dqkv) {
+    const Index d = dcontext.cols();
+    const Index w = d / heads;
+    const T scale = T(1) / std::sqrt(static_cast<T>(w));
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      const Index begin = tokens.begin(s);
+      const Index n = tokens.length(s);
+      const auto frame = workspace().frame();
+      const Out weights = workspace().template matrix<T>(n, n);
+      const Out ds = workspace().template matrix<T>(n, n);
+      const In rows = qkv.slice_rows(begin, begin + n);
+      const Out drows = dqkv.slice_rows(begin, begin + n);
+      for (Index h = 0; h < heads; ++h) {
+        const In p = probabilities.slice_rows(begin, begin + n).slice_cols(h * tokens.longest, h * tokens.longest + n);
+        const In dc = dcontext.slice_rows(begin, begin + n).slice_cols(h * w, (h + 1) * w);
+        const auto block = [&](auto view, Index part) {
+          return view.slice_cols(part * d + h * w, part * d + (h + 1) * w);
+        };
+        multiply_nt(dc, block(rows, 2), ds, Write::replace);
+        for (Index i = 0; i < n; ++i) {
+          T* g = ds.row(i);
+          apply_dropout(tokens, dropout, heads, s, h, i, p.row(i), weights.row(i));
+          // weights = p ∘ factor, so Σ p factor dp = weights·dp and p factor dp - p Σ... needs no factor of its own.
+          const T mean = simd::dot(weights.row(i), g, n);
+          const T* wi = weights.row(i);
+          const T* pi = p.row(i);
+          simd::each<T>(
+              n,
+              [&](Index j) {
+                simd::store<T>(g + j, scale * (simd::load(wi + j) * simd::load(g + j) - simd::load(pi + j) * mean));
+              },
+              [&](Index j) { g[j] = scale * (wi[j] * g[j] - pi[j] * mean); });
+        }
+        multiply_tn(weights, dc, block(drows, 2), Write::replace);
+        multiply_nn(ds, block(rows, 1), block(drows, 0), Write::replace);
+        multiply_tn(ds, block(rows, 0), block(drows, 1), Write::replace);
+      }
+    }
+  }
+
+  // ---- pooling and rows -----------------------------------------------------------------------------------------
+
+  void nearest(In x, In centers, std::span<std::int32_t> ids) {
+    const auto frame = workspace().frame();
+    const Index k = centers.rows();
+    const auto squares = workspace().template array<T>(k);
+    for (Index j = 0; j < k; ++j) {
+      squares[static_cast<std::size_t>(j)] = simd::dot(centers.row(j), centers.row(j), centers.cols());
+    }
+    constexpr Index block = 64;
+    const Out products = workspace().template matrix<T>(block, k);
+    for (Index r0 = 0; r0 < x.rows(); r0 += block) {
+      const Index r1 = std::min(x.rows(), r0 + block);
+      multiply_nt(x.slice_rows(r0, r1), centers, products.slice_rows(0, r1 - r0), Write::replace);
+      for (Index r = r0; r < r1; ++r) {
+        const T* row = products.row(r - r0);
+        T best = std::numeric_limits<T>::infinity();
+        std::int32_t id = 0;
+        for (Index j = 0; j < k; ++j) {
+          const T distance = squares[static_cast<std::size_t>(j)] - 2 * row[j];
+          if (distance < best) {
+            best = distance;
+            id = static_cast<std::int32_t>(j);
+          }
+        }
+        ids[static_cast<std::size_t>(r)] = id;
+      }
+    }
+  }
+
+  // ---- losses ---------------------------------------------------------------------------------------------------
+
+  void softmax_cross_entropy(std::span<const ItemId> targets, T weight, Out logits, Out loss) const {
+    for (Index r = 0; r < logits.rows(); ++r) {
+      T* z = logits.row(r);
+      const Index target = targets[static_cast<std::size_t>(r)];
+      const T at_target = z[target];
+      z[0] = -std::numeric_limits<T>::infinity();
+      const auto [largest, sum] = exponentials(z, logits.cols(), T(1));
+      loss(0, r) = std::log(sum) + largest - at_target;
+      scale_row(weight / sum, z, logits.cols());
+      z[0] = 0;
+      z[target] -= weight;
+    }
+  }
+
+  void info_nce(std::span<const std::int32_t> labels, T temperature, T weight, Index i0, Index i1, Out s, Out loss) const {
+    const Index half = s.cols() / 2;
+    for (Index i = i0; i < i1; ++i) {
+      const Index positive = (i + half) % s.cols();
+      T* z = s.row(i);
+      const T at_positive = z[positive] / temperature;
+      z[i] = -std::numeric_limits<T>::infinity();
+      if (!labels.empty()) {
+        const std::int32_t mine = labels[static_cast<std::size_t>(i % half)];
+        for (Index j = 0; j < s.cols(); ++j) {
+          if (j != positive && labels[static_cast<std::size_t>(j % half)] == mine) {
+            z[j] = -std::numeric_limits<T>::infinity();
+          }
+        }
+      }
+      const auto [largest, sum] = exponentials(z, s.cols(), T(1) / temperature);
+      loss(0, i) = std::log(sum) + largest - at_positive;
+      scale_row(weight / (temperature * sum), z, s.cols());
+      z[positive] -= weight / temperature;
+    }
+  }
+
+  void gram(const GramIndex& index, In z, Index i0, Index i1, Index j0, Index j1, Out s) {
+    const Out tile{s.row(i0) + j0, i1 - i0, j1 - j0, s.stride()};
+    if (index.dense) {
+      const In flat = flat_samples(index, z);
+      multiply_nt(flat.slice_rows(i0, i1), flat.slice_rows(j0, j1), tile, Write::replace);
+    } else {
+      this->fill(tile, T(0));
+      for_each_position(index, i0, i1, j0, j1, [&](auto is, auto it, auto js, auto jt) {
+        const auto frame = workspace().frame();
+        const Out zi = gathered(z, it);
+        const Out zj = gathered(z, jt);
+        const Out products = workspace().template matrix<T>(zi.rows(), zj.rows());
+        multiply_nt(zi, zj, products, Write::replace);
+        for (Index a = 0; a < products.rows(); ++a) {
+          T* row = s.row(is[static_cast<std::size_t>(a)]);
+          for (Index b = 0; b < products.cols(); ++b) {
+            row[js[static_cast<std::size_t>(b)]] += products(a, b);
+          }
+        }
+      });
+    }
+    this->mirror(i0, i1, j0, j1, s);
+  }
+
+  void gram_backward(const GramIndex& index, In g, In z, Index i0, Index i1, Write write, Out dz) {
+    if (index.dense) {
+      const Out flat = flat_samples(index, dz);
+      multiply_nn(g, flat_samples(index, z), flat.slice_rows(i0, i1), write);
+      return;
+    }
+    for_each_position(index, i0, i1, 0, index.samples, [&](auto is, auto it, auto js, auto jt) {
+      const auto frame = workspace().frame();
+      const Out zj = gathered(z, jt);
+      const Out gij = workspace().template matrix<T>(ssize(is), ssize(js));
+      for (Index a = 0; a < gij.rows(); ++a) {
+        const T* row = g.row(is[static_cast<std::size_t>(a)] - i0);
+        for (Index b = 0; b < gij.cols(); ++b) {
+          gij(a, b) = row[js[static_cast<std::size_t>(b)]];
+        }
+      }
+      const Out result = workspace().template matrix<T>(gij.rows(), z.cols());
+      multiply_nn(gij, zj, result, Write::replace);
+      for (Index a = 0; a < result.rows(); ++a) {
+        T* row = dz.row(it[static_cast<std::size_t>(a)]);
+        if (write == Write::add) {
+          simd::add_scaled(T(1), result.row(a), row, z.cols());
+        } else {
+          std::copy_n(result.row(a), z.cols(), row);
+        }
+      }
+    });
+  }
+
+  // ---- optimizer ------------------------------------------------------------------------------------------------
+
+  void adam(const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m, std::span<T> v) const {
+    using Array = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
+    using ConstArray = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
+    const T b1 = static_cast<T>(step.beta1);
+    const T b2 = static_cast<T>(step.beta2);
+    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
+    constexpr Index block = 1024;  // four arrays of a block stay in L1 between the three passes
+    for (Index i = 0; i < ssize(p); i += block) {
+      const Index n = std::min(block, ssize(p) - i);
+      Array pa(p.data() + i, n);
+      Array ma(m.data() + i, n);
+      Array va(v.data() + i, n);
+      ma *= b1;
+      va *= b2;
+      if (!g.empty()) {
+        const ConstArray ga(g.data() + i, n);
+        ma += (T(1) - b1) * ga;
+        va += (T(1) - b2) * ga.square();
+      }
+      pa -= static_cast<T>(step.rate / step.correction1) * ma / (va.sqrt() * root + static_cast<T>(step.epsilon));
+    }
+  }
+
+  // ---- ranking --------------------------------------------------------------------------------------------------
+
+  void rank_targets(const RankingRule& rule, In queries, In table, std::span<const ItemId> targets,
+                    std::span<const std::int32_t> offsets, std::span<const ItemId> seen, std::span<Index> ranks) {
+    using Seen = RankingRule::Seen;
+    constexpr Index block = 512;
+    const auto frame = workspace().frame();
+    const Index users = ssize(targets);
+    const auto at_target = workspace().template array<T>(users);
+    const auto next_seen = workspace().template array<std::int32_t>(users);
+    const Out scores = workspace().template matrix<T>(users, block);
+    for (std::size_t u = 0; u < targets.size(); ++u) {
+      const auto mine = seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
+      const bool zero = rule.seen == Seen::zero && std::binary_search(mine.begin(), mine.end(), targets[u]);
+      at_target[u] =
+          zero ? T(0) : simd::dot(queries.row(static_cast<Index>(u)), table.row(targets[u]), table.cols());
+      next_seen[u] = static_cast<std::int32_t>(
+          offsets[u] + (std::lower_bound(mine.begin(), mine.end(), rule.first) - mine.begin()));
+      ranks[u] = 0;
+    }
+    for (Index v0 = rule.first; v0 < rule.last; v0 += block) {
+      const Index v1 = std::min<Index>(rule.last, v0 + block);
+      const Out part = scores.slice_cols(0, v1 - v0);
+      multiply_nt(queries, table.slice_rows(v0, v1), part, Write::replace);
+      for (std::size_t u = 0; u < targets.size(); ++u) {
+        T* row = part.row(static_cast<Index>(u));
+        for (auto& at = next_seen[u]; at < offsets[u + 1] && seen[static_cast<std::size_t>(at)] < v1; ++at) {
+          if (rule.seen != Seen::keep) {
+            row[seen[static_cast<std::size_t>(at)] - v0] =
+                rule.seen == Seen::zero ? T(0) : -std::numeric_limits<T>::infinity();
+          }
+        }
+        if (targets[u] >= v0 && targets[u] < v1) {
+          row[targets[u] - v0] = -std::numeric_limits<T>::infinity();
+        }
+        ranks[u] += count_above(row, v1 - v0, at_target[u]);
+      }
+    }
+  }
+
+  Index top_k(const RankingRule& rule, In query, In table, std::span<const ItemId> seen, std::span<T> scores,
+              std::span<ItemId> items) {
+    using Seen = RankingRule::Seen;
+    constexpr Index block = 256;
+    T buffer[block];
+    Index found = 0;
+    auto next_seen = std::lower_bound(seen.begin(), seen.end(), rule.first);
+    for (Index v0 = rule.first; v0 < rule.last && !items.empty(); v0 += block) {
+      const Index v1 = std::min<Index>(rule.last, v0 + block);
+      for (Index v = v0; v < v1; ++v) {
+        buffer[v - v0] = simd::dot(query.row(0), table.row(v), table.cols());
+      }
+      for (; next_seen != seen.end() && *next_seen < v1; ++next_seen) {
+        if (rule.seen != Seen::keep) {
+          buffer[*next_seen - v0] = rule.seen == Seen::zero ? T(0) : std::numeric_limits<T>::quiet_NaN();
+        }
+      }
+      for (Index v = v0; v < v1; ++v) {
+        const T score = buffer[v - v0];
+        const bool better = found < ssize(items) ? score == score : score > scores.back();
+        if (better) {  // an excluded item is NaN, which is never better
+          this->insert_best(score, static_cast<ItemId>(v), scores, items, found);
+        }
+      }
+    }
+    return found;
+  }
+
+ private:
+  /// Below this many multiplications repacking costs more than it gains.
+  static bool is_small(Out y, Index depth) { return y.rows() < 4 || y.size() * depth < 8192; }
+
+  void clear_if(Write write, Out y) const {
+    if (write == Write::replace) {
+      this->fill(y, T(0));
+    }
+  }
+
+  void multiply(gemm::Operand<T> a, gemm::Operand<T> b, Index depth, Out y, Write write) {
+    const auto frame = workspace().frame();
+    gemm::multiply(a, b, depth, y, write, workspace().template array<T>(gemm::packed_size<T>(depth, y.cols())).data());
+  }
+
+  /// Σ over [0, n) of what f gives for a register or for one element.
+  template <class F>
+  static T sum_of(Index n, F f) {
+    V total{};
+    T rest = 0;
+    simd::each<T>(
+        n, [&](Index i) { total += f([i](const T* p) { return simd::load(p + i); }); },
+        [&](Index i) { rest += f([i](const T* p) { return p[i]; }); });
+    return simd::sum<T>(total) + rest;
+  }
+
+  /// A register with the first n elements of p and zeros behind them.
+  static V load_some(const T* p, Index n) {
+    V v{};
+    std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
+    return v;
+  }
+
+  /// f(register, row, first column, put) over x, where put(p, v) stores the columns that exist.
+  template <class F>
+  static void for_each_register(In x, F f) {
+    for (Index t = 0; t < x.rows(); ++t) {
+      Index c = 0;
+      for (; c + width <= x.cols(); c += width) {
+        f(simd::load(x.row(t) + c), t, c, [](T* p, V v) { simd::store<T>(p, v); });
+      }
+      if (const Index rest = x.cols() - c; rest > 0) {
+        f(load_some(x.row(t) + c, rest), t, c,
+          [rest](T* p, V v) { std::memcpy(p, &v, static_cast<std::size_t>(rest) * sizeof(T)); });
+      }
+    }
+  }
+
+  static void scale_row(T a, T* z, Index n) {
+    simd::each<T>(n, [&](Index i) { simd::store<T>(z + i, a * simd::load(z + i)); }, [&](Index i) { z[i] *= a; });
+  }
+
+  static T maximum(const T* z, Index n) {
+    V best = simd::broadcast(-std::numeric_limits<T>::infinity());
+    T single = -std::numeric_limits<T>::infinity();
+    simd::each<T>(
+        n, [&](Index i) { const V v = simd::load(z + i); best = v > best ? v : best; },
+        [&](Index i) { single = std::max(single, z[i]); });
+    for (Index i = 0; i < width; ++i) {
+      single = std::max(single, best[i]);
+    }
+    return single;
+  }
+
+  struct LargestAndSum {
+    T largest;
+    T sum;
+  };
+
+  /// z = exp(a z - max(a z)); returns the maximum of a z and the sum of the exponentials.
+  static LargestAndSum exponentials(T* z, Index n, T a) {
+    const T largest = a * maximum(z, n);
+    V total{};
+    T rest = 0;
+    simd::each<T>(
+        n,
+        [&](Index i) {
+          const V e = simd::exp(a * simd::load(z + i) - largest);
+          simd::store<T>(z + i, e);
+          total += e;
+        },
+        [&](Index i) {
+          z[i] = std::exp(a * z[i] - largest);
+          rest += z[i];
+        });
+    return {largest, simd::sum<T>(total) + rest};
+  }
+
+  static Index count_above(const T* row, Index n, T threshold) {
+    Index count = 0;
+    for (Index i = 0; i < n; ++i) {
+      count += row[i] > threshold ? 1 : 0;
+    }
+    return count;
+  }
+
+  /// Room for dropout_factors of `columns` elements.
+  T* factor_row(Index columns) { return workspace().template array<T>((columns + 63) / 64 * 64).data(); }
+
+  /// Which tokens of a sequence may be keys, prepared once for all its queries and heads.
+  class KeyRow {
+   public:
+    KeyRow(CpuLane& lane, const TokenView& tokens, Index s)
+        : n_(tokens.length(s)),
+          padded_((n_ + width - 1) / width * width),
+          real_(lane.workspace().template array<T>(padded_).data()),
+          scratch_(lane.workspace().template array<T>(padded_).data()),
+          first_real_(n_) {
+      std::fill_n(real_, padded_, T(0));
+      for (Index j = n_ - 1; j >= 0; --j) {
+        if (tokens.item(tokens.begin(s) + j) != padding_item) {
+          real_[j] = T(1);
+          first_real_ = j;
+        }
+      }
+    }
+
+    /// p = softmax(scale p) over the keys that query i sees, 0 for the others.
+    void softmax(AttentionMask mask, T scale, Index i, T* p) const {
+      const Index reach = mask == AttentionMask::causal ? i + 1 : n_;
+      const bool any = first_real_ < reach;
+      const Index keys = any ? reach : n_;
+      std::copy_n(p, keys, scratch_);
+      std::fill(scratch_ + keys, scratch_ + padded_, -std::numeric_limits<T>::infinity());
+      // Subtracting the maximum over hidden keys too would do no harm but to accuracy, so they are left out of it.
+      T largest = -std::numeric_limits<T>::infinity();
+      for (Index j = any ? first_real_ : 0; j < keys; ++j) {
+        largest = !any || real_[j] != T(0) ? std::max(largest, scratch_[j]) : largest;
+      }
+      V total{};
+      for (Index j = 0; j < keys; j += width) {
+        V e = simd::exp(scale * (simd::load(scratch_ + j) - largest));
+        e = any ? e * simd::load(real_ + j) : e;
+        simd::store<T>(scratch_ + j, e);
+        total += e;
+      }
+      const T inverse = T(1) / simd::sum<T>(total);
+      for (Index j = 0; j < keys; ++j) {
+        p[j] = scratch_[j] * inverse;
+      }
+      std::fill(p + keys, p + n_, T(0));
+    }
+
+   private:
+    Index n_;
+    Index padded_;
+    T* real_;
+    T* scratch_;
+    Index first_real_;
+  };
+
+  /// weights_j = p_j times the dropout factor of (query i, key j) of head h.
+  void apply_dropout(const TokenView& tokens, const DropoutMask& dropout, Index heads, Index s, Index h, Index i,
+                     const T* p, T* weights) {
+    const Index n = tokens.length(s);
+    if (!dropout.active() || n == 0) {
+      std::copy_n(p, n, weights);
+      return;
+    }
+    const auto frame = workspace().frame();
+    const Index columns = DropoutMask::head_columns(tokens.max_length);
+    const Index begin = tokens.begin(s);
+    const Index first = tokens.position(begin) / DropoutMask::columns_per_block * DropoutMask::columns_per_block;
+    const Index count = tokens.position(begin + n - 1) + 1 - first;
+    T* factors = factor_row(count);
+    detail::dropout_factors(dropout, tokens.random_row(s, begin + i), heads * columns, h * columns + first, count, factors);
+    for (Index j = 0; j < n; ++j) {
+      weights[j] = p[j] * factors[tokens.position(begin + j) - first];
+    }
+  }
+
+  /// (T, D) by token as (N, P·D) by sample, of a dense index.
+  template <class View>
+  static View flat_samples(const GramIndex& index, View z) {
+    return {z.data(), index.samples, index.positions * z.cols()};
+  }
+
+  Out gathered(In z, std::span<const std::int32_t> tokens) {
+    const Out rows = workspace().template matrix<T>(ssize(tokens), z.cols());
+    this->gather_rows(z, tokens, rows, Write::replace);
+    return rows;
+  }
+
+  /// f(samples in [i0, i1), their tokens, samples in [j0, j1), their tokens) for every position that both have.
+  template <class F>
+  static void for_each_position(const GramIndex& index, Index i0, Index i1, Index j0, Index j1, F f) {
+    for (Index p = 0; p < index.positions; ++p) {
+      const Index begin = index.begins[static_cast<std::size_t>(p)];
+      const Index end = index.begins[static_cast<std::size_t>(p) + 1];
+      const auto samples = slice(index.sample, begin, end);
+      const auto within = [&](Index low, Index high) {
+        const auto a = std::lower_bound(samples.begin(), samples.end(), low);
+        const auto b = std::lower_bound(a, samples.end(), high);
+        return std::pair{begin + (a - samples.begin()), begin + (b - samples.begin())};
+      };
+      const auto [ia, ib] = within(i0, i1);
+      const auto [ja, jb] = within(j0, j1);
+      if (ia != ib && ja != jb) {
+        f(slice(index.sample, ia, ib), slice(index.token, ia, ib), slice(index.sample, ja, jb), slice(index.token, ja, jb));
+      }
+    }
+  }
+};
+
+}  // namespace elcrec

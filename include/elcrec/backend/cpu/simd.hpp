@@ -1,0 +1,175 @@
+#pragma once
+
+#include <cmath>
+#include <cstdint>
+#include <cstring>
+
+#include "elcrec/core/types.hpp"
+
+namespace elcrec::simd {
+
+#if defined(__AVX512F__)
+inline constexpr int register_bytes = 64;
+inline constexpr int register_count = 32;
+#elif defined(__AVX__)
+inline constexpr int register_bytes = 32;
+inline constexpr int register_count = 16;
+#else
+inline constexpr int register_bytes = 16;
+inline constexpr int register_count = 16;
+#endif
+
+template <class T>
+inline constexpr Index width = register_bytes / static_cast<int>(sizeof(T));
+
+namespace detail {
+template <class T>
+struct PackOf;
+template <>
+struct PackOf<float> {
+  typedef float Type __attribute__((vector_size(register_bytes)));
+};
+template <>
+struct PackOf<double> {
+  typedef double Type __attribute__((vector_size(register_bytes)));
+};
+template <>
+struct PackOf<std::int32_t> {
+  typedef std::int32_t Type __attribute__((vector_size(register_bytes)));
+};
+}  // namespace detail
+
+/// One vector register of T: the compiler's own vector type, so arithmetic operators work lane by lane and the code is
+/// the same for SSE, AVX and AVX-512, whatever the optimisation level vectorises by itself.
+template <class T>
+using Pack = typename detail::PackOf<T>::Type;
+
+template <class T>
+inline Pack<T> load(const T* p) {
+  Pack<T> v;
+  std::memcpy(&v, p, sizeof(v));
+  return v;
+}
+
+template <class T>
+inline void store(T* p, Pack<T> v) {
+  std::memcpy(p, &v, sizeof(v));
+}
+
+template <class T>
+inline Pack<T> broadcast(T a) {
+  return a - Pack<T>{};
+}
+
+/// Sum over the lanes.
+template <class T>
+inline T sum(Pack<T> v) {
+  T lanes[width<T>];
+  std::memcpy(lanes, &v, sizeof(v));
+  for (Index half = width<T> / 2; half > 0; half /= 2) {
+    for (Index i = 0; i < half; ++i) {
+      lanes[i] += lanes[i + half];
+    }
+  }
+  return lanes[0];
+}
+
+/// Calls pack(i) for whole registers of [0, n) and single(i) for the rest.
+template <class T, class OnPack, class OnSingle>
+inline void each(Index n, OnPack pack, OnSingle single) {
+  Index i = 0;
+  for (; i + width<T> <= n; i += width<T>) {
+    pack(i);
+  }
+  for (; i < n; ++i) {
+    single(i);
+  }
+}
+
+/// Σ a_i b_i
+template <class T>
+inline T dot(const T* a, const T* b, Index n) {
+  Pack<T> s0{};
+  Pack<T> s1{};
+  Index i = 0;
+  for (; i + 2 * width<T> <= n; i += 2 * width<T>) {
+    s0 += load(a + i) * load(b + i);
+    s1 += load(a + i + width<T>) * load(b + i + width<T>);
+  }
+  if (i + width<T> <= n) {
+    s0 += load(a + i) * load(b + i);
+    i += width<T>;
+  }
+  T total = sum<T>(s0 + s1);
+  for (; i < n; ++i) {
+    total += a[i] * b[i];
+  }
+  return total;
+}
+
+/// y += a x
+template <class T>
+inline void add_scaled(T a, const T* x, T* y, Index n) {
+  const Pack<T> factor = broadcast(a);
+  each<T>(
+      n, [&](Index i) { store<T>(y + i, load(y + i) + factor * load(x + i)); }, [&](Index i) { y[i] += a * x[i]; });
+}
+
+/// e^x within 2 units in the last place for x in [-87.3, 88.7]; x is clamped to that range (so e^-inf is 1.2e-38, not 0).
+/// Cody-Waite reduction to |r| <= ln2/2 and a Taylor polynomial of degree 7.
+inline Pack<float> exp(Pack<float> x) {
+  using V = Pack<float>;
+  using I = Pack<std::int32_t>;
+  const V low = broadcast(-87.3F);
+  const V high = broadcast(88.7F);
+  x = x < low ? low : x;
+  x = x > high ? high : x;
+  const V magic = broadcast(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
+  const V n = (x * 1.44269504F + magic) - magic;
+  const V r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
+  V p = broadcast(1.0F / 5040);
+  p = p * r + 1.0F / 720;
+  p = p * r + 1.0F / 120;
+  p = p * r + 1.0F / 24;
+  p = p * r + 1.0F / 6;
+  p = p * r + 0.5F;
+  p = p * r + 1.0F;
+  p = p * r + 1.0F;
+  const I exponent = (__builtin_convertvector(n, I) + 127) << 23;
+  V power;
+  std::memcpy(&power, &exponent, sizeof(power));
+  return p * power;
+}
+
+/// e^x lane by lane with the standard library's accuracy.
+inline Pack<double> exp(Pack<double> x) {
+  for (Index i = 0; i < width<double>; ++i) {
+    x[i] = std::exp(x[i]);
+  }
+  return x;
+}
+
+/// Φ(x) and e^(-x²/2) together, since the derivative of GELU needs both.
+/// Abramowitz & Stegun 7.1.26: the absolute error of Φ is below 1e-7.
+inline void normal_cdf(Pack<float> x, Pack<float>& cdf, Pack<float>& bell) {
+  using V = Pack<float>;
+  const V magnitude = x < 0.0F ? -x : x;
+  bell = exp(x * x * -0.5F);
+  const V t = 1.0F / (magnitude * (0.3275911F * 0.707106781F) + 1.0F);
+  V p = broadcast(1.061405429F);
+  p = p * t - 1.453152027F;
+  p = p * t + 1.421413741F;
+  p = p * t - 0.284496736F;
+  p = p * t + 0.254829592F;
+  const V tail = 0.5F * p * t * bell;
+  cdf = x < 0.0F ? tail : 1.0F - tail;
+}
+
+inline void normal_cdf(Pack<double> x, Pack<double>& cdf, Pack<double>& bell) {
+  for (Index i = 0; i < width<double>; ++i) {
+    cdf[i] = 0.5 * std::erfc(-x[i] * 0.70710678118654752440);
+    bell[i] = std::exp(-0.5 * x[i] * x[i]);
+  }
+}
+
+}  // namespace elcrec::simd

@@ -1,0 +1,56 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstring>
+#include <memory>
+#include <new>
+#include <type_traits>
+#include <utility>
+
+#include "elcrec/core/types.hpp"
+
+namespace elcrec {
+
+/// Fixed-size array in host memory, 64-byte aligned. Elements start as zero unless `uninitialised` is asked for.
+template <class T>
+class HostBuffer {
+  static_assert(std::is_trivially_copyable_v<T>);
+
+ public:
+  struct Uninitialised {};
+  static constexpr std::size_t alignment = 64;
+
+  HostBuffer() = default;
+  explicit HostBuffer(Index n) : HostBuffer(n, Uninitialised{}) {
+    if (n > 0) {
+      std::memset(static_cast<void*>(data()), 0, static_cast<std::size_t>(n) * sizeof(T));
+    }
+  }
+  HostBuffer(Index n, Uninitialised)
+      : data_(static_cast<T*>(::operator new(static_cast<std::size_t>(n) * sizeof(T), std::align_val_t{alignment}))),
+        size_(n) {}
+  HostBuffer(const HostBuffer& other) : HostBuffer(other.size_, Uninitialised{}) {
+    std::copy_n(other.data(), size_, data());
+  }
+  HostBuffer(HostBuffer&& other) noexcept : data_(std::move(other.data_)), size_(std::exchange(other.size_, 0)) {}
+  HostBuffer& operator=(HostBuffer other) noexcept {
+    data_.swap(other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~HostBuffer() = default;
+
+  [[nodiscard]] T* data() { return data_.get(); }
+  [[nodiscard]] const T* data() const { return data_.get(); }
+  [[nodiscard]] Index size() const { return size_; }
+
+ private:
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+  };
+  std::unique_ptr<T, Free> data_;
+  Index size_ = 0;
+};
+
+}  // namespace elcrec

@@ -1,0 +1,707 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <numbers>
+#include <span>
+
+#include "elcrec/backend/host_buffer.hpp"
+#include "elcrec/core/dropout_mask.hpp"
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/operations.hpp"
+#include "elcrec/core/token_view.hpp"
+#include "elcrec/core/workspace.hpp"
+
+namespace elcrec {
+
+/// Every operation of the Backend concept as the plain loop that defines it. The Cpu backend replaces the hot ones and
+/// is tested against these; read them as the specification. Shapes: T tokens, S sequences, D columns, V table rows.
+///
+/// An operation reads its `In` arguments, writes its `Out` arguments, keeps nothing, and throws nothing; inputs and
+/// outputs may not overlap unless a comment says so.
+template <class T>
+class ReferenceLane {
+ public:
+  using Scalar = T;
+  using In = MatrixView<const T>;
+  using Out = MatrixView<T>;
+  using Bytes = HostBuffer<std::byte>;
+  using Workspace = elcrec::Workspace<Bytes>;
+
+  [[nodiscard]] static Workspace make_workspace() {
+    return Workspace([](std::size_t bytes) { return Bytes(static_cast<Index>(bytes), typename Bytes::Uninitialised{}); });
+  }
+
+  /// Scratch memory of this lane.
+  [[nodiscard]] Workspace& workspace() { return workspace_; }
+
+  // ---- elementwise and reductions -------------------------------------------------------------------------------
+
+  /// x = value
+  void fill(Out x, T value) const {
+    for_each_row(x, [&](T* row) { std::fill_n(row, x.cols(), value); });
+  }
+
+  /// y = x
+  void copy(In x, Out y) const {
+    for (Index r = 0; r < x.rows(); ++r) {
+      std::copy_n(x.row(r), x.cols(), y.row(r));
+    }
+  }
+
+  /// x *= a
+  void scale(T a, Out x) const {
+    for_each_row(x, [&](T* row) { std::transform(row, row + x.cols(), row, [&](T v) { return a * v; }); });
+  }
+
+  /// y += a x
+  void add_scaled(T a, In x, Out y) const {
+    for (Index r = 0; r < x.rows(); ++r) {
+      for (Index c = 0; c < x.cols(); ++c) {
+        y(r, c) += a * x(r, c);
+      }
+    }
+  }
+
+  /// y_r += a row, for every row r; row is (1, D)
+  void add_row(T a, In row, Out y) const {
+    for (Index r = 0; r < y.rows(); ++r) {
+      for (Index c = 0; c < y.cols(); ++c) {
+        y(r, c) += a * row(0, c);
+      }
+    }
+  }
+
+  /// *sum += a <x, y>, summed in double
+  void add_dot(double a, In x, In y, double* sum) const {
+    double dot = 0;
+    for (Index r = 0; r < x.rows(); ++r) {
+      for (Index c = 0; c < x.cols(); ++c) {
+        dot += static_cast<double>(x(r, c)) * static_cast<double>(y(r, c));
+      }
+    }
+    *sum += a * dot;
+  }
+
+  /// *sum += a Σ x, summed in double
+  void add_sum(double a, In x, double* sum) const {
+    double total = 0;
+    for (Index r = 0; r < x.rows(); ++r) {
+      for (Index c = 0; c < x.cols(); ++c) {
+        total += static_cast<double>(x(r, c));
+      }
+    }
+    *sum += a * total;
+  }
+
+  /// mean (1, D) of the rows of x; of no rows it is 0
+  void column_mean(In x, Out mean) const {
+    fill(mean, T(0));
+    for (Index r = 0; r < x.rows(); ++r) {
+      add_scaled(T(1) / static_cast<T>(x.rows()), x.slice_rows(r, r + 1), mean);
+    }
+  }
+
+  // ---- products -------------------------------------------------------------------------------------------------
+
+  /// y (M, N) = or += x (M, K) · w (N, K)ᵀ
+  void multiply_nt(In x, In w, Out y, Write write) const {
+    product(x.rows(), w.rows(), x.cols(), y, write, [&](Index m, Index n, Index k) { return x(m, k) * w(n, k); });
+  }
+
+  /// y (M, N) = or += x (M, K) · w (K, N)
+  void multiply_nn(In x, In w, Out y, Write write) const {
+    product(x.rows(), w.cols(), x.cols(), y, write, [&](Index m, Index n, Index k) { return x(m, k) * w(k, n); });
+  }
+
+  /// y (M, N) = or += x (K, M)ᵀ · w (K, N)
+  void multiply_tn(In x, In w, Out y, Write write) const {
+    product(x.cols(), w.cols(), x.rows(), y, write, [&](Index m, Index n, Index k) { return x(k, m) * w(k, n); });
+  }
+
+  /// y (T, O) = x (T, I) · w (O, I)ᵀ + b (1, O)
+  void linear(In x, In w, In b, Out y) const {
+    for (Index t = 0; t < y.rows(); ++t) {
+      std::copy_n(b.data(), y.cols(), y.row(t));
+    }
+    multiply_nt(x, w, y, Write::add);
+  }
+
+  /// db (1, D) += Σ_t dy_t
+  void add_column_sum(In dy, Out db) const {
+    for (Index t = 0; t < dy.rows(); ++t) {
+      add_scaled(T(1), dy.slice_rows(t, t + 1), db);
+    }
+  }
+
+  // ---- encoder --------------------------------------------------------------------------------------------------
+
+  /// y_t = table[item_t] + positions[position_t]
+  void embed(const TokenView& tokens, In table, In positions, Out y) const {
+    for (Index t = 0; t < tokens.tokens(); ++t) {
+      for (Index c = 0; c < y.cols(); ++c) {
+        y(t, c) = table(tokens.item(t), c) + positions(tokens.position(t), c);
+      }
+    }
+  }
+
+  /// dpositions[position_t] += dy_t
+  void position_gradient(const TokenView& tokens, In dy, Out dpositions) const {
+    for (Index t = 0; t < tokens.tokens(); ++t) {
+      const Index p = tokens.position(t);
+      add_scaled(T(1), dy.slice_rows(t, t + 1), dpositions.slice_rows(p, p + 1));
+    }
+  }
+
+  /// y = x̂ ∘ gamma + beta with x̂ = (x - mean) rstd, rstd = 1 / sqrt(var + eps), var biased; x̂ (T, D) and rstd (1, T) are
+  /// kept for the backward pass
+  void layer_norm(In x, In gamma, In beta, T eps, Out normalised, Out rstd, Out y) const {
+    const T d = static_cast<T>(x.cols());
+    for (Index t = 0; t < x.rows(); ++t) {
+      T mean = 0;
+      for (Index c = 0; c < x.cols(); ++c) {
+        mean += x(t, c) / d;
+      }
+      T variance = 0;
+      for (Index c = 0; c < x.cols(); ++c) {
+        variance += (x(t, c) - mean) * (x(t, c) - mean) / d;
+      }
+      rstd(0, t) = T(1) / std::sqrt(variance + eps);
+      for (Index c = 0; c < x.cols(); ++c) {
+        normalised(t, c) = (x(t, c) - mean) * rstd(0, t);
+        y(t, c) = normalised(t, c) * gamma(0, c) + beta(0, c);
+      }
+    }
+  }
+
+  /// With g = dy ∘ gamma: dx = rstd (g - mean(g) - x̂ mean(g ∘ x̂)); dgamma += Σ dy ∘ x̂; dbeta += Σ dy. dx may be dy.
+  void layer_norm_backward(In normalised, In rstd, In gamma, In dy, Out dx, Out dgamma, Out dbeta) const {
+    const T d = static_cast<T>(dy.cols());
+    for (Index t = 0; t < dy.rows(); ++t) {
+      T mean_g = 0;
+      T mean_gx = 0;
+      for (Index c = 0; c < dy.cols(); ++c) {
+        const T g = dy(t, c) * gamma(0, c);
+        mean_g += g / d;
+        mean_gx += g * normalised(t, c) / d;
+        dgamma(0, c) += dy(t, c) * normalised(t, c);
+        dbeta(0, c) += dy(t, c);
+      }
+      for (Index c = 0; c < dy.cols(); ++c) {
+        dx(t, c) = rstd(0, t) * (dy(t, c) * gamma(0, c) - mean_g - normalised(t, c) * mean_gx);
+      }
+    }
+  }
+
+  /// y = x Φ(x), Φ the standard normal distribution function (exact, by erf)
+  void gelu(In x, Out y) const {
+    for (Index t = 0; t < x.rows(); ++t) {
+      for (Index c = 0; c < x.cols(); ++c) {
+        y(t, c) = x(t, c) * normal_cdf(x(t, c));
+      }
+    }
+  }
+
+  /// y = gelu(x) again, and dx = dy (Φ(x) + x φ(x)). dx may be dy.
+  void gelu_backward(In x, In dy, Out y, Out dx) const {
+    const T density = std::numbers::inv_sqrtpi_v<T> / std::numbers::sqrt2_v<T>;
+    for (Index t = 0; t < x.rows(); ++t) {
+      for (Index c = 0; c < x.cols(); ++c) {
+        const T v = x(t, c);
+        const T cdf = normal_cdf(v);
+        y(t, c) = v * cdf;
+        dx(t, c) = dy(t, c) * (cdf + v * density * std::exp(-v * v / 2));
+      }
+    }
+  }
+
+  /// x = mask ∘ x / (1 - rate), in place; its own backward pass
+  void dropout(const TokenView& tokens, const DropoutMask& mask, Out x) const {
+    if (!mask.active()) {
+      return;
+    }
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
+        for (Index c = 0; c < x.cols(); ++c) {
+          const bool kept = mask.keeps(tokens.random_row(s, t), c, x.cols());
+          x(t, c) = kept ? x(t, c) * static_cast<T>(mask.scale()) : T(0);
+        }
+      }
+    }
+  }
+
+  /// Multi-head attention within each sequence. qkv (T, 3D) holds queries, keys, values side by side, head h in
+  /// columns h·D/H of each. p = softmax_j(q_i·k_j / sqrt(D/H)) over the visible keys, context_i = Σ_j dropout(p_ij) v_j.
+  /// probabilities (T, H·longest) keeps p (without dropout), key j of head h in column h·longest + j.
+  /// A query with no visible key attends to its whole sequence: what adding -10000 to every score amounts to.
+  void attention(const TokenView& tokens, Index heads, AttentionMask mask, const DropoutMask& dropout, In qkv,
+                 Out probabilities, Out context) const {
+    const Index d = context.cols();
+    const Index width = d / heads;
+    const T factor = T(1) / std::sqrt(static_cast<T>(width));
+    fill(context, T(0));
+    for_each_query(tokens, heads, [&](Index s, Index h, Index begin, Index end, Index i) {
+      const T* q = qkv.row(i) + h * width;
+      T* p = probabilities.row(i) + h * tokens.longest;
+      const bool any = has_visible_key(tokens, mask, begin, end, i);
+      T largest = -std::numeric_limits<T>::infinity();
+      for (Index j = begin; j < end; ++j) {
+        p[j - begin] = -std::numeric_limits<T>::infinity();
+        if (!any || visible(tokens, mask, i, j)) {
+          p[j - begin] = factor * dot(q, qkv.row(j) + d + h * width, width);
+          largest = std::max(largest, p[j - begin]);
+        }
+      }
+      T sum = 0;
+      for (Index j = 0; j < end - begin; ++j) {
+        p[j] = std::exp(p[j] - largest);
+        sum += p[j];
+      }
+      for (Index j = begin; j < end; ++j) {
+        p[j - begin] /= sum;
+        const T weight = p[j - begin] * keep_factor(tokens, dropout, heads, s, h, i, j);
+        for (Index c = 0; c < width; ++c) {
+          context(i, h * width + c) += weight * qkv(j, 2 * d + h * width + c);
+        }
+      }
+    });
+  }
+
+  /// dqkv (T, 3D) from dcontext (T, D); replaced.
+  void attention_backward(const TokenView& tokens, Index heads, [[maybe_unused]] AttentionMask mask,
+                          const DropoutMask& dropout, In qkv, In probabilities, In dcontext, Out dqkv) const {
+    const Index d = dcontext.cols();
+    const Index width = d / heads;
+    const T factor = T(1) / std::sqrt(static_cast<T>(width));
+    fill(dqkv, T(0));
+    for_each_query(tokens, heads, [&](Index s, Index h, Index begin, Index end, Index i) {
+      const T* p = probabilities.row(i) + h * tokens.longest;
+      const T* dc = dcontext.row(i) + h * width;
+      const auto dp = [&](Index j) {
+        return keep_factor(tokens, dropout, heads, s, h, i, j) * dot(dc, qkv.row(j) + 2 * d + h * width, width);
+      };
+      T mean = 0;
+      for (Index j = begin; j < end; ++j) {
+        mean += p[j - begin] * dp(j);
+      }
+      for (Index j = begin; j < end; ++j) {
+        const T ds = factor * p[j - begin] * (dp(j) - mean);
+        const T weight = p[j - begin] * keep_factor(tokens, dropout, heads, s, h, i, j);
+        for (Index c = h * width; c < (h + 1) * width; ++c) {
+          dqkv(i, c) += ds * qkv(j, d + c);
+          dqkv(j, d + c) += ds * qkv(i, c);
+          dqkv(j, 2 * d + c) += weight * dcontext(i, c);
+        }
+      }
+    });
+  }
+
+  // ---- pooling and rows -----------------------------------------------------------------------------------------
+
+  /// y_s (S, D) = mean of the sequence's tokens; 0 for a sequence without tokens
+  void mean_pool(const TokenView& tokens, In x, Out y) const {
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      column_mean(x.slice_rows(tokens.begin(s), tokens.end(s)), y.slice_rows(s, s + 1));
+    }
+  }
+
+  /// dx_t += dy_s / length(s)
+  void mean_pool_backward(const TokenView& tokens, In dy, Out dx) const {
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      const T weight = T(1) / static_cast<T>(std::max<Index>(1, tokens.length(s)));
+      add_row(weight, dy.slice_rows(s, s + 1), dx.slice_rows(tokens.begin(s), tokens.end(s)));
+    }
+  }
+
+  /// y_s (S, D) = the sequence's last token; 0 for a sequence without tokens
+  void last_pool(const TokenView& tokens, In x, Out y) const {
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      if (tokens.length(s) > 0) {
+        copy(x.slice_rows(tokens.end(s) - 1, tokens.end(s)), y.slice_rows(s, s + 1));
+      } else {
+        fill(y.slice_rows(s, s + 1), T(0));
+      }
+    }
+  }
+
+  /// y_s (S, L·D): token at position p in columns [p·D, (p+1)·D), 0 where there is none
+  void concat_pool(const TokenView& tokens, In x, Out y) const {
+    fill(y, T(0));
+    for_each_token(tokens, [&](Index s, Index t) {
+      std::copy_n(x.row(t), x.cols(), y.row(s) + tokens.position(t) * x.cols());
+    });
+  }
+
+  /// dx_t += dy_s[p·D ...]
+  void concat_pool_backward(const TokenView& tokens, In dy, Out dx) const {
+    for_each_token(tokens, [&](Index s, Index t) {
+      const Index first = tokens.position(t) * dx.cols();
+      add_scaled(T(1), dy.slice_rows(s, s + 1).slice_cols(first, first + dx.cols()), dx.slice_rows(t, t + 1));
+    });
+  }
+
+  /// y_r = x_r / max(|x_r|, 1e-12); norms (1, R) are kept for the backward pass. y may be x.
+  void normalize_rows(In x, Out norms, Out y) const {
+    for (Index r = 0; r < x.rows(); ++r) {
+      norms(0, r) = std::max(std::sqrt(dot(x.row(r), x.row(r), x.cols())), T(1e-12));
+      for (Index c = 0; c < x.cols(); ++c) {
+        y(r, c) = x(r, c) / norms(0, r);
+      }
+    }
+  }
+
+  /// dx_r = (dy_r - y_r (y_r·dy_r)) / norm_r. dx may be dy.
+  void normalize_rows_backward(In y, In norms, In dy, Out dx) const {
+    for (Index r = 0; r < y.rows(); ++r) {
+      const T along = dot(y.row(r), dy.row(r), y.cols());
+      for (Index c = 0; c < y.cols(); ++c) {
+        dx(r, c) = (dy(r, c) - y(r, c) * along) / norms(0, r);
+      }
+    }
+  }
+
+  /// ids_r = argmin_k |x_r - centers_k|², the lowest k among equals
+  void nearest(In x, In centers, std::span<std::int32_t> ids) {
+    for (Index r = 0; r < x.rows(); ++r) {
+      T best = std::numeric_limits<T>::infinity();
+      ids[static_cast<std::size_t>(r)] = 0;
+      for (Index k = 0; k < centers.rows(); ++k) {
+        const T distance = dot(centers.row(k), centers.row(k), x.cols()) - 2 * dot(x.row(r), centers.row(k), x.cols());
+        if (distance < best) {
+          best = distance;
+          ids[static_cast<std::size_t>(r)] = static_cast<std::int32_t>(k);
+        }
+      }
+    }
+  }
+
+  /// y_r = or += table[ids_r]
+  void gather_rows(In table, std::span<const std::int32_t> ids, Out y, Write write) const {
+    for (Index r = 0; r < y.rows(); ++r) {
+      const T* row = table.row(ids[static_cast<std::size_t>(r)]);
+      for (Index c = 0; c < y.cols(); ++c) {
+        y(r, c) = write == Write::add ? y(r, c) + row[c] : row[c];
+      }
+    }
+  }
+
+  /// out_r = values[ids_r]
+  void gather_ids(std::span<const std::int32_t> values, std::span<const std::int32_t> ids, std::span<std::int32_t> out) const {
+    std::transform(ids.begin(), ids.end(), out.begin(), [&](std::int32_t id) { return values[static_cast<std::size_t>(id)]; });
+  }
+
+  /// y[ids_r] += x_r; with equal ids in the order of r
+  void scatter_add_rows(In x, std::span<const std::int32_t> ids, Out y) const {
+    for (Index r = 0; r < x.rows(); ++r) {
+      const Index to = ids[static_cast<std::size_t>(r)];
+      add_scaled(T(1), x.slice_rows(r, r + 1), y.slice_rows(to, to + 1));
+    }
+  }
+
+  /// out_t = sample_ids_s · L + position_t: rows of a (K·L, D) table that holds one row for each center and position
+  void expand_ids(const TokenView& tokens, std::span<const std::int32_t> sample_ids, std::span<std::int32_t> out) const {
+    for_each_token(tokens, [&](Index s, Index t) {
+      out[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(
+          sample_ids[static_cast<std::size_t>(s)] * tokens.max_length + tokens.position(t));
+    });
+  }
+
+  // ---- losses ---------------------------------------------------------------------------------------------------
+
+  /// Pairwise next-item loss of every token with a target: loss_t (1, T), 0 without a target; d loss / d score times
+  /// `weight` in positive_t and negative_t (1, T); dx_t += positive_t table[target] + negative_t table[negative].
+  void pairwise_next_item(PairwiseLoss kind, const TokenView& tokens, In x, In table, T weight, Out loss, Out positive,
+                          Out negative, Out dx) const {
+    for (Index t = 0; t < tokens.tokens(); ++t) {
+      const ItemId target = tokens.targets[static_cast<std::size_t>(t)];
+      loss(0, t) = positive(0, t) = negative(0, t) = T(0);
+      if (target == padding_item) {
+        continue;
+      }
+      const T* pos = table.row(target);
+      const T* neg = table.row(tokens.negatives[static_cast<std::size_t>(t)]);
+      const T score_pos = dot(x.row(t), pos, x.cols());
+      const T score_neg = dot(x.row(t), neg, x.cols());
+      if (kind == PairwiseLoss::bce) {
+        loss(0, t) = softplus(-score_pos) + softplus(score_neg);
+        positive(0, t) = -weight * logistic(-score_pos);
+        negative(0, t) = weight * logistic(score_neg);
+      } else {
+        loss(0, t) = softplus(score_neg - score_pos);
+        positive(0, t) = -weight * logistic(score_neg - score_pos);
+        negative(0, t) = -positive(0, t);
+      }
+      for (Index c = 0; c < x.cols(); ++c) {
+        dx(t, c) += positive(0, t) * pos[c] + negative(0, t) * neg[c];
+      }
+    }
+  }
+
+  /// Rows of logits with the class targets_r each: loss_r (1, R) = logsumexp(logits_r) - logits_r[target], and logits
+  /// become weight (softmax - onehot). Class 0 (padding) takes no part.
+  void softmax_cross_entropy(std::span<const ItemId> targets, T weight, Out logits, Out loss) const {
+    for (Index r = 0; r < logits.rows(); ++r) {
+      T* z = logits.row(r);
+      const Index target = targets[static_cast<std::size_t>(r)];
+      const T largest = *std::max_element(z + 1, z + logits.cols());
+      const T at_target = z[target];
+      T sum = 0;
+      for (Index c = 1; c < logits.cols(); ++c) {
+        z[c] = std::exp(z[c] - largest);
+        sum += z[c];
+      }
+      loss(0, r) = std::log(sum) + largest - at_target;
+      z[0] = 0;
+      for (Index c = 1; c < logits.cols(); ++c) {
+        z[c] *= weight / sum;
+      }
+      z[target] -= weight;
+    }
+  }
+
+  /// Similarities s_ij = Σ_p z_i(p)·z_j(p) of the samples i in [i0, i1) and j in [j0, j1), and their mirror s_ji.
+  /// z is (T, D) by token; s is (N, N).
+  void gram(const GramIndex& index, In z, Index i0, Index i1, Index j0, Index j1, Out s) {
+    for (Index i = i0; i < i1; ++i) {
+      std::fill(s.row(i) + j0, s.row(i) + j1, T(0));
+    }
+    for_each_pair(index, i0, i1, j0, j1, [&](Index i, Index t, Index j, Index u) {
+      s(i, j) += dot(z.row(t), z.row(u), z.cols());
+    });
+    mirror(i0, i1, j0, j1, s);
+  }
+
+  /// dz_t = or += Σ_j g_ij z_j(p) for every token t of a sample i in [i0, i1), p its position; g is (i1 - i0, N).
+  void gram_backward(const GramIndex& index, In g, In z, Index i0, Index i1, Write write, Out dz) {
+    if (write == Write::replace) {
+      for_each_pair(index, i0, i1, i0, i1, [&](Index, Index t, Index, Index) { fill(dz.slice_rows(t, t + 1), T(0)); });
+    }
+    for_each_pair(index, i0, i1, 0, index.samples, [&](Index i, Index t, Index j, Index u) {
+      add_scaled(g(i - i0, j), z.slice_rows(u, u + 1), dz.slice_rows(t, t + 1));
+    });
+  }
+
+  /// InfoNCE rows [i0, i1) of the similarities s (N, N) of two views of N/2 samples: row i's positive is (i + N/2) mod N,
+  /// its negatives all others but itself and, where labels (N/2) are given, those of its own label.
+  /// loss_i (1, N) = logsumexp(logits_i) - logits_i[positive] with logits = s / temperature; s_i becomes
+  /// weight · d loss_i / d s_i.
+  void info_nce(std::span<const std::int32_t> labels, T temperature, T weight, Index i0, Index i1, Out s, Out loss) const {
+    const Index half = s.cols() / 2;
+    const auto label = [&](Index i) { return labels[static_cast<std::size_t>(i % half)]; };
+    for (Index i = i0; i < i1; ++i) {
+      const Index positive = (i + half) % s.cols();
+      T* z = s.row(i);
+      T largest = -std::numeric_limits<T>::infinity();
+      for (Index j = 0; j < s.cols(); ++j) {
+        const bool competes = j != i && (labels.empty() || j == positive || label(i) != label(j));
+        z[j] = competes ? z[j] / temperature : -std::numeric_limits<T>::infinity();
+        largest = std::max(largest, z[j]);
+      }
+      const T at_positive = z[positive];
+      T sum = 0;
+      for (Index j = 0; j < s.cols(); ++j) {
+        z[j] = std::exp(z[j] - largest);
+        sum += z[j];
+      }
+      loss(0, i) = std::log(sum) + largest - at_positive;
+      for (Index j = 0; j < s.cols(); ++j) {
+        z[j] *= weight / (temperature * sum);
+      }
+      z[positive] -= weight / temperature;
+    }
+  }
+
+  /// g (i1 - i0, N) = s[i0..i1, :] + s[:, i0..i1]ᵀ
+  void add_transposed(In s, Index i0, Index i1, Out g) const {
+    for (Index i = i0; i < i1; ++i) {
+      for (Index j = 0; j < s.cols(); ++j) {
+        g(i - i0, j) = s(i, j) + s(j, i);
+      }
+    }
+  }
+
+  // ---- optimizer ------------------------------------------------------------------------------------------------
+
+  /// Adam on flat arrays: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g², then AdamStep's update. An empty gradient is 0.
+  void adam(const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m, std::span<T> v) const {
+    const T b1 = static_cast<T>(step.beta1);
+    const T b2 = static_cast<T>(step.beta2);
+    const T rate = static_cast<T>(step.rate / step.correction1);
+    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
+    const T eps = static_cast<T>(step.epsilon);
+    for (std::size_t i = 0; i < p.size(); ++i) {
+      const T gi = g.empty() ? T(0) : g[i];
+      m[i] = b1 * m[i] + (T(1) - b1) * gi;
+      v[i] = b2 * v[i] + (T(1) - b2) * gi * gi;
+      p[i] -= rate * m[i] / (std::sqrt(v[i]) * root + eps);
+    }
+  }
+
+  // ---- ranking --------------------------------------------------------------------------------------------------
+
+  /// rank_u = how many candidates score strictly higher than the target of query u, the target itself left out.
+  /// queries (U, D), table (V, D); query u has seen `seen[offsets[u]] .. seen[offsets[u + 1]]`, ascending, in which the
+  /// target counts only under Seen::zero (its score is then 0 too).
+  void rank_targets(const RankingRule& rule, In queries, In table, std::span<const ItemId> targets,
+                    std::span<const std::int32_t> offsets, std::span<const ItemId> seen, std::span<Index> ranks) {
+    for (std::size_t u = 0; u < targets.size(); ++u) {
+      const T* q = queries.row(static_cast<Index>(u));
+      const auto mine = seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
+      const auto score = [&](ItemId v) {
+        const bool zero = rule.seen == RankingRule::Seen::zero && std::binary_search(mine.begin(), mine.end(), v);
+        return zero ? T(0) : dot(q, table.row(v), table.cols());
+      };
+      const T at_target = score(targets[u]);
+      ranks[u] = 0;
+      for (ItemId v = rule.first; v < rule.last; ++v) {
+        const bool excluded = rule.seen == RankingRule::Seen::exclude && std::binary_search(mine.begin(), mine.end(), v);
+        ranks[u] += v != targets[u] && !excluded && score(v) > at_target ? 1 : 0;
+      }
+    }
+  }
+
+  /// The k best candidates of one query (1, D), best first, lower ids first among equals; `seen` ascending. Returns how
+  /// many there are (fewer than k only if the candidates run out). scores and items have room for k.
+  Index top_k(const RankingRule& rule, In query, In table, std::span<const ItemId> seen, std::span<T> scores,
+              std::span<ItemId> items) {
+    Index found = 0;
+    const auto k = ssize(items);
+    for (ItemId v = rule.first; v < rule.last && k > 0; ++v) {
+      const bool is_seen = rule.seen != RankingRule::Seen::keep && std::binary_search(seen.begin(), seen.end(), v);
+      if (is_seen && rule.seen == RankingRule::Seen::exclude) {
+        continue;
+      }
+      insert_best(is_seen ? T(0) : dot(query.row(0), table.row(v), table.cols()), v, scores, items, found);
+    }
+    return found;
+  }
+
+ protected:
+  static T dot(const T* a, const T* b, Index n) {
+    T sum = 0;
+    for (Index i = 0; i < n; ++i) {
+      sum += a[i] * b[i];
+    }
+    return sum;
+  }
+
+  static T softplus(T x) { return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x))); }
+  static T logistic(T x) { return T(1) / (T(1) + std::exp(-x)); }
+  static T normal_cdf(T x) { return T(0.5) * std::erfc(-x / std::numbers::sqrt2_v<T>); }
+
+  static bool visible(const TokenView& tokens, AttentionMask mask, Index i, Index j) {
+    return tokens.item(j) != padding_item && (mask == AttentionMask::bidirectional || j <= i);
+  }
+
+  static bool has_visible_key(const TokenView& tokens, AttentionMask mask, Index begin, Index end, Index i) {
+    for (Index j = begin; j < end; ++j) {
+      if (visible(tokens, mask, i, j)) {
+        return true;
+      }
+    }
+    return false;
+  }
+
+  static T keep_factor(const TokenView& tokens, const DropoutMask& mask, Index heads, Index s, Index h, Index i, Index j) {
+    if (!mask.active()) {
+      return T(1);
+    }
+    const Index columns = DropoutMask::head_columns(tokens.max_length);
+    const bool kept = mask.keeps(tokens.random_row(s, i), h * columns + tokens.position(j), heads * columns);
+    return kept ? static_cast<T>(mask.scale()) : T(0);
+  }
+
+  /// s[j, i] = s[i, j] for the block [i0, i1) x [j0, j1).
+  static void mirror(Index i0, Index i1, Index j0, Index j1, Out s) {
+    for (Index j = j0; j < j1; ++j) {
+      for (Index i = i0; i < i1; ++i) {
+        s(j, i) = s(i, j);
+      }
+    }
+  }
+
+  /// Keeps the `found` best of what was inserted, sorted; ids must come in ascending order.
+  static void insert_best(T score, ItemId id, std::span<T> scores, std::span<ItemId> items, Index& found) {
+    const Index k = ssize(items);
+    if (found == k && !(score > scores[static_cast<std::size_t>(k - 1)])) {
+      return;
+    }
+    Index at = found < k ? found++ : k - 1;
+    for (; at > 0 && score > scores[static_cast<std::size_t>(at - 1)]; --at) {
+      scores[static_cast<std::size_t>(at)] = scores[static_cast<std::size_t>(at - 1)];
+      items[static_cast<std::size_t>(at)] = items[static_cast<std::size_t>(at - 1)];
+    }
+    scores[static_cast<std::size_t>(at)] = score;
+    items[static_cast<std::size_t>(at)] = id;
+  }
+
+ private:
+  template <class F>
+  static void for_each_row(Out x, F f) {
+    for (Index r = 0; r < x.rows(); ++r) {
+      f(x.row(r));
+    }
+  }
+
+  template <class F>
+  static void for_each_token(const TokenView& tokens, F f) {
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
+        f(s, t);
+      }
+    }
+  }
+
+  template <class F>
+  static void for_each_query(const TokenView& tokens, Index heads, F f) {
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      for (Index h = 0; h < heads; ++h) {
+        for (Index i = tokens.begin(s); i < tokens.end(s); ++i) {
+          f(s, h, tokens.begin(s), tokens.end(s), i);
+        }
+      }
+    }
+  }
+
+  /// f(i, token of i, j, token of j) for all samples i in [i0, i1) and j in [j0, j1) with a common position.
+  template <class F>
+  static void for_each_pair(const GramIndex& index, Index i0, Index i1, Index j0, Index j1, F f) {
+    for (Index p = 0; p < index.positions; ++p) {
+      if (index.dense) {
+        for (Index i = i0; i < i1; ++i) {
+          for (Index j = j0; j < j1; ++j) {
+            f(i, i * index.positions + p, j, j * index.positions + p);
+          }
+        }
+        continue;
+      }
+      const auto at = static_cast<std::size_t>(p);
+      for (auto a = static_cast<std::size_t>(index.begins[at]); a < static_cast<std::size_t>(index.begins[at + 1]); ++a) {
+        for (auto b = static_cast<std::size_t>(index.begins[at]); b < static_cast<std::size_t>(index.begins[at + 1]); ++b) {
+          if (index.sample[a] >= i0 && index.sample[a] < i1 && index.sample[b] >= j0 && index.sample[b] < j1) {
+            f(index.sample[a], index.token[a], index.sample[b], index.token[b]);
+          }
+        }
+      }
+    }
+  }
+
+  template <class F>
+  static void product(Index rows, Index cols, Index depth, Out y, Write write, F term) {
+    for (Index m = 0; m < rows; ++m) {
+      for (Index n = 0; n < cols; ++n) {
+        T sum = write == Write::add ? y(m, n) : T(0);
+        for (Index k = 0; k < depth; ++k) {
+          sum += term(m, n, k);
+        }
+        y(m, n) = sum;
+      }
+    }
+  }
+
+  Workspace workspace_ = make_workspace();
+};
+
+}  // namespace elcrec

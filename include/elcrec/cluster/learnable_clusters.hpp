@@ -1,0 +1,67 @@
+#pragma once
+
+#include <span>
+
+#include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/core/error.hpp"
+#include "elcrec/nn/parameter.hpp"
+
+namespace elcrec {
+
+/// The K latent intents: cluster centers c_j that are parameters of the model and live on the unit sphere. The optimizer
+/// may leave the sphere; `project` brings the centers back, as the released code does, before a term that asks for it.
+template <Index K, Index D, Backend B>
+class LearnableClusters {
+ public:
+  using Backend = B;
+  using T = typename B::Scalar;
+  using Lane = typename B::Lane;
+
+  /// Centers start as random directions; see k_means for a better start. `hidden` is the width of a user embedding.
+  LearnableClusters(const B& backend, Index count, Index hidden, std::uint64_t seed = 0)
+      : centers_(backend, checked(count), hidden) {
+    constexpr std::uint32_t which = 0xFFFF;
+    initialise_normal(backend, seed, which, 1.0, centers_.view());
+    Lane lane;
+    project(lane);
+  }
+
+  [[nodiscard]] Index count() const { return centers_.rows(); }
+  [[nodiscard]] Index hidden() const { return centers_.cols(); }
+
+  [[nodiscard]] MatrixView<T, K, D> centers() { return centers_.view(); }              // (K, D)
+  [[nodiscard]] MatrixView<const T, K, D> centers() const { return centers_.view(); }  // (K, D)
+
+  /// c_j = c_j / |c_j|
+  void project(Lane& lane) {
+    const auto frame = lane.workspace().frame();
+    lane.normalize_rows(centers_.view(), lane.workspace().template matrix<T>(1, count()), centers_.view());
+  }
+
+  /// ids_r = argmin_j |x_r - c_j|² for the rows of x (R, D)
+  void nearest(Lane& lane, MatrixView<const T> x, std::span<std::int32_t> ids) const {
+    lane.nearest(x, centers_.view(), ids);
+  }
+
+  static void visit_parameters(auto& self, auto&& visitor) {
+    visitor("cluster_centers", MatrixView(self.centers_.view()), 2);
+  }
+
+ private:
+  static Index checked(Index count) {
+    require(count >= 1, "intents: found K = ", count, ", expected at least 1");
+    return count;
+  }
+
+  Matrix<B, K, D> centers_;  // (K, D)
+};
+
+/// Stands where a model has no intents.
+template <Backend B>
+struct NoClusters {
+  using Backend = B;
+  static void visit_parameters(auto&, auto&&) {}
+};
+
+}  // namespace elcrec

@@ -1,0 +1,151 @@
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+
+#include "elcrec/core/dropout_mask.hpp"
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/operations.hpp"
+#include "elcrec/core/token_view.hpp"
+
+namespace elcrec {
+
+// Every operation is a concept of its own, so that a backend that lacks one is told its name.
+namespace operation {
+
+template <class L>
+using In = MatrixView<const typename L::Scalar>;
+template <class L>
+using Out = MatrixView<typename L::Scalar>;
+
+template <class L>
+concept Elementwise = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, double* sum) {
+  lane.fill(y, a);
+  lane.copy(x, y);
+  lane.scale(a, y);
+  lane.add_scaled(a, x, y);
+  lane.add_row(a, x, y);
+  lane.add_dot(1.0, x, x, sum);
+  lane.add_sum(1.0, x, sum);
+  lane.column_mean(x, y);
+  lane.add_column_sum(x, y);
+};
+
+template <class L>
+concept Products = requires(L lane, In<L> x, Out<L> y, Write write) {
+  lane.multiply_nt(x, x, y, write);
+  lane.multiply_nn(x, x, y, write);
+  lane.multiply_tn(x, x, y, write);
+  lane.linear(x, x, x, y);
+};
+
+template <class L>
+concept Embedding = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y) {
+  lane.embed(tokens, x, x, y);
+  lane.position_gradient(tokens, x, y);
+};
+
+template <class L>
+concept LayerNorm = requires(L lane, typename L::Scalar eps, In<L> x, Out<L> y) {
+  lane.layer_norm(x, x, x, eps, y, y, y);
+  lane.layer_norm_backward(x, x, x, x, y, y, y);
+};
+
+template <class L>
+concept Gelu = requires(L lane, In<L> x, Out<L> y) {
+  lane.gelu(x, y);
+  lane.gelu_backward(x, x, y, y);
+};
+
+template <class L>
+concept Dropout =
+    requires(L lane, const TokenView& tokens, const DropoutMask& mask, Out<L> y) { lane.dropout(tokens, mask, y); };
+
+template <class L>
+concept Attention = requires(L lane, const TokenView& tokens, Index heads, AttentionMask visible, const DropoutMask& mask,
+                             In<L> x, Out<L> y) {
+  lane.attention(tokens, heads, visible, mask, x, y, y);
+  lane.attention_backward(tokens, heads, visible, mask, x, x, x, y);
+};
+
+template <class L>
+concept Pooling = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y) {
+  lane.mean_pool(tokens, x, y);
+  lane.mean_pool_backward(tokens, x, y);
+  lane.last_pool(tokens, x, y);
+  lane.concat_pool(tokens, x, y);
+  lane.concat_pool_backward(tokens, x, y);
+  lane.normalize_rows(x, y, y);
+  lane.normalize_rows_backward(x, x, x, y);
+};
+
+template <class L>
+concept RowSelection =
+    requires(L lane, const TokenView& tokens, In<L> x, Out<L> y, std::span<const std::int32_t> ids,
+             std::span<std::int32_t> out, Write write) {
+      lane.nearest(x, x, out);
+      lane.gather_rows(x, ids, y, write);
+      lane.scatter_add_rows(x, ids, y);
+      lane.gather_ids(ids, ids, out);
+      lane.expand_ids(tokens, ids, out);
+    };
+
+template <class L>
+concept NextItemLosses = requires(L lane, const TokenView& tokens, typename L::Scalar a, In<L> x, Out<L> y,
+                                  std::span<const ItemId> targets) {
+  lane.pairwise_next_item(PairwiseLoss::bce, tokens, x, x, a, y, y, y, y);
+  lane.softmax_cross_entropy(targets, a, y, y);
+};
+
+template <class L>
+concept ContrastiveLosses = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, const GramIndex& index, Index i,
+                                     std::span<const std::int32_t> labels, Write write) {
+  lane.gram(index, x, i, i, i, i, y);
+  lane.gram_backward(index, x, x, i, i, write, y);
+  lane.info_nce(labels, a, a, i, i, y, y);
+  lane.add_transposed(x, i, i, y);
+};
+
+template <class L>
+concept AdamUpdate = requires(L lane, const AdamStep& step, std::span<const typename L::Scalar> g,
+                              std::span<typename L::Scalar> p) { lane.adam(step, p, g, p, p); };
+
+template <class L>
+concept Ranking = requires(L lane, const RankingRule& rule, In<L> x, std::span<const ItemId> ids,
+                           std::span<const std::int32_t> offsets, std::span<Index> ranks, std::span<ItemId> items,
+                           std::span<typename L::Scalar> scores) {
+  lane.rank_targets(rule, x, x, ids, offsets, ids, ranks);
+  { lane.top_k(rule, x, x, ids, scores, items) } -> std::same_as<Index>;
+};
+
+}  // namespace operation
+
+/// Runs operations on one piece of a batch: a thread of the CPU, a stream of a GPU. ReferenceLane specifies each one.
+template <class L>
+concept BackendLane =
+    operation::Elementwise<L> && operation::Products<L> && operation::Embedding<L> && operation::LayerNorm<L> &&
+    operation::Gelu<L> && operation::Dropout<L> && operation::Attention<L> && operation::Pooling<L> &&
+    operation::RowSelection<L> && operation::NextItemLosses<L> && operation::ContrastiveLosses<L> &&
+    operation::AdamUpdate<L> && operation::Ranking<L> && requires(L lane) { lane.workspace().frame(); };
+
+/// Owns memory and the way work is spread: what a component is written against.
+template <class B>
+concept Backend = std::copy_constructible<B> && BackendLane<typename B::Lane> &&
+                  requires(const B& backend, Index n, const TokenView& tokens, std::span<const float> from,
+                           std::span<float> to) {
+                    typename B::Scalar;
+                    typename B::Workspace;
+                    typename B::RowScatter;
+                    { backend.slices() } -> std::convertible_to<Index>;
+                    { backend.shard_tokens() } -> std::convertible_to<Index>;
+                    { backend.threads() } -> std::convertible_to<Index>;
+                    { backend.stage(tokens) } -> std::convertible_to<TokenView>;
+                    backend.template copy<float>(from, to);
+                    backend.make_workspace();
+                    backend.template allocate<typename B::Scalar>(n);
+                    backend.parallel_for(n, [](typename B::Lane&, Index) {});
+                    backend.parallel_blocks(n, n, [](typename B::Lane&, Index, Index) {});
+                  };
+
+}  // namespace elcrec

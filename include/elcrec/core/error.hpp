@@ -1,0 +1,51 @@
+#pragma once
+
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+namespace elcrec {
+
+/// Base of everything the library throws on purpose. `what()` names the place (file, line, tensor or option),
+/// what was found and what was expected.
+class Error : public std::runtime_error {
+ public:
+  using std::runtime_error::runtime_error;
+};
+
+/// A data set, checkpoint or other file is missing, malformed or cannot be written.
+class FileError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// An option, shape or identifier given by the caller is out of its range.
+class ArgumentError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Training produced a value that is not finite.
+class DivergenceError : public Error {
+ public:
+  using Error::Error;
+};
+
+/// Joins its arguments with operator<<.
+template <class... Parts>
+[[nodiscard]] std::string message(Parts&&... parts) {
+  std::ostringstream out;
+  (out << ... << std::forward<Parts>(parts));
+  return std::move(out).str();
+}
+
+/// Throws `E` with the joined message unless `holds`. The message is built only on failure.
+template <class E = ArgumentError, class... Parts>
+void require(bool holds, Parts&&... parts) {
+  if (!holds) [[unlikely]] {
+    throw E(message(std::forward<Parts>(parts)...));
+  }
+}
+
+}  // namespace elcrec

@@ -1,0 +1,69 @@
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/types.hpp"
+
+/// The vocabulary of a backend's operations: small structs and enumerations that every backend understands.
+namespace elcrec {
+
+/// Whether a product replaces its output or is added to it.
+enum class Write { replace, add };
+
+/// Which keys of its sequence a query sees, besides that item 0 is never a key.
+enum class AttentionMask { causal, bidirectional };
+
+/// Next-item losses that compare a target with one sampled negative.
+enum class PairwiseLoss {
+  bce,  ///< -log s(x·e_pos) - log(1 - s(x·e_neg)), with s the logistic function
+  bpr   ///< -log s(x·e_pos - x·e_neg)
+};
+
+/// One step of Adam (Kingma & Ba, ICLR 2015) with the bias corrections of step t already taken:
+/// p -= rate / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + epsilon).
+struct AdamStep {
+  double rate;
+  double beta1;
+  double beta2;
+  double epsilon;
+  double correction1;  ///< 1 - beta1^t
+  double correction2;  ///< 1 - beta2^t
+};
+
+/// Rows to be added to a table: table[ids[r]] += coefficients[r] * rows[r]. Empty coefficients mean 1; id 0 is skipped.
+template <class T>
+struct RowContribution {
+  std::span<const std::int32_t> ids;
+  std::span<const T> coefficients;
+  MatrixView<const T> rows;
+};
+
+/// Which tokens of N samples stand at the same position: entries sorted by position, then by sample. The similarity of
+/// two samples is the sum over their common positions (the dot product of the flattened, zero-padded sequences).
+struct GramIndex {
+  Index samples = 0;    ///< N
+  Index positions = 0;  ///< P
+  bool dense = false;   ///< token(i, p) = i * P + p, and the three lists are empty
+  std::span<const std::int32_t> begins;   ///< (P + 1) entries of position p
+  std::span<const std::int32_t> sample;   ///< sample of an entry
+  std::span<const std::int32_t> token;    ///< token of an entry
+
+  /// Samples of one token each: their similarities are plain dot products of rows.
+  static GramIndex rows(Index n) { return {.samples = n, .positions = 1, .dense = true, .begins = {}, .sample = {}, .token = {}}; }
+};
+
+/// How the candidates of a ranking are chosen.
+struct RankingRule {
+  enum class Seen {
+    keep,     ///< seen items compete like the others
+    zero,     ///< their score is set to 0, as the released evaluation does
+    exclude,  ///< they are no candidates
+  };
+  Seen seen = Seen::exclude;
+  ItemId first = 1;  ///< candidates are the ids [first, last)
+  ItemId last = 0;
+};
+
+}  // namespace elcrec

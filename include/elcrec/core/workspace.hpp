@@ -1,0 +1,98 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <functional>
+#include <span>
+#include <type_traits>
+#include <utility>
+#include <vector>
+
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/types.hpp"
+
+namespace elcrec {
+
+/// Stack of uninitialised backend memory: allocations are pointer bumps and are given back all at once by the Frame
+/// around them. Grows by whole chunks and keeps them, so that after the first pass nothing is allocated. One thread at
+/// a time.
+template <class ByteBuffer>
+class Workspace {
+ public:
+  /// `allocate(bytes)` makes a chunk, aligned to at least `alignment`.
+  template <class Allocate>
+  explicit Workspace(Allocate allocate) : allocate_(std::move(allocate)) {}
+
+  static constexpr std::size_t alignment = 64;
+
+  /// n elements, not initialised.
+  template <class T>
+  [[nodiscard]] std::span<T> array(Index n) {
+    static_assert(std::is_trivially_destructible_v<T>, "workspace memory is released without destructors");
+    const std::size_t bytes = (static_cast<std::size_t>(n) * sizeof(T) + alignment - 1) / alignment * alignment;
+    while (chunk_ < chunks_.size() && used_ + bytes > size_of(chunks_[chunk_])) {
+      ++chunk_;
+      used_ = 0;
+    }
+    if (chunk_ == chunks_.size()) {
+      chunks_.push_back(allocate_(std::max(bytes, minimum_chunk)));
+      used_ = 0;
+    }
+    auto* data = reinterpret_cast<T*>(chunks_[chunk_].data() + used_);
+    used_ += bytes;
+    return {data, static_cast<std::size_t>(n)};
+  }
+
+  /// (rows, cols) elements, not initialised.
+  template <class T>
+  [[nodiscard]] MatrixView<T> matrix(Index rows, Index cols) {
+    return {array<T>(rows * cols).data(), rows, cols};
+  }
+
+  /// Bytes that the chunks hold.
+  [[nodiscard]] std::size_t capacity() const {
+    std::size_t sum = 0;
+    for (const auto& chunk : chunks_) {
+      sum += size_of(chunk);
+    }
+    return sum;
+  }
+
+  /// Gives back on destruction what was taken since construction.
+  class Frame {
+   public:
+    explicit Frame(Workspace& workspace)
+        : workspace_(workspace), chunk_(workspace.chunk_), used_(workspace.used_) {}
+    ~Frame() {
+      workspace_.chunk_ = chunk_;
+      workspace_.used_ = used_;
+    }
+    Frame(const Frame&) = delete;
+    Frame& operator=(const Frame&) = delete;
+
+   private:
+    Workspace& workspace_;
+    std::size_t chunk_;
+    std::size_t used_;
+  };
+
+  [[nodiscard]] Frame frame() { return Frame(*this); }
+
+  /// Gives everything back.
+  void clear() {
+    chunk_ = 0;
+    used_ = 0;
+  }
+
+ private:
+  static constexpr std::size_t minimum_chunk = std::size_t{1} << 20;
+
+  static std::size_t size_of(const ByteBuffer& chunk) { return static_cast<std::size_t>(chunk.size()); }
+
+  std::function<ByteBuffer(std::size_t)> allocate_;
+  std::vector<ByteBuffer> chunks_;
+  std::size_t chunk_ = 0;
+  std::size_t used_ = 0;
+};
+
+}  // namespace elcrec

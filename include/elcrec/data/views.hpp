@@ -1,0 +1,92 @@
+#pragma once
+
+#include <concepts>
+#include <cstdint>
+#include <span>
+#include <type_traits>
+#include <vector>
+
+#include "elcrec/core/random.hpp"
+#include "elcrec/data/augmentation.hpp"
+#include "elcrec/data/leave_one_out.hpp"
+#include "elcrec/data/negative_sampler.hpp"
+#include "elcrec/data/token_batch.hpp"
+
+namespace elcrec {
+
+/// What views of users are made from, and the random numbers of one training step.
+struct BatchSource {
+  const LeaveOneOut* split = nullptr;
+  const UniformNegativeSampler* negatives = nullptr;
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+
+  /// Draws for the n-th sequence that a view builds.
+  [[nodiscard]] RandomEngine random(RandomTensor tensor, std::size_t n) const {
+    return RandomEngine({seed, step, static_cast<std::uint32_t>(tensor)}, static_cast<std::uint32_t>(n));
+  }
+};
+
+/// A way to look at users: makes the sequences that an objective wants encoded. `batch` was started by the caller.
+template <class V>
+concept View = std::default_initializable<V> &&
+               requires(const V& view, const BatchSource& source, std::span<const Index> users, TokenBatch& batch) {
+                 view.build(source, users, batch);
+               };
+
+/// The training input items[:-3] of each user with its targets items[1:-2] and one sampled negative for each target.
+struct InputView {
+  void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
+    std::vector<ItemId> negatives;
+    for (std::size_t n = 0; n < users.size(); ++n) {
+      auto random = source.random(RandomTensor::negatives, n);
+      const auto input = source.split->input(users[n], Split::train);
+      negatives.resize(input.size());
+      for (auto& item : negatives) {
+        item = (*source.negatives)(users[n], random);
+      }
+      batch.add(input, source.split->targets(users[n]), negatives);
+    }
+  }
+};
+
+/// The paper's random augmentation.
+using CropMaskReorder = RandomView<Crop, Mask, Reorder>;
+
+/// Two augmented versions of each user's training input: sequences [0, B) are the first ones, [B, 2B) the second. The whole
+/// history is augmented, then cut to L, as in the released code. Labels are the users' last target items.
+template <Augmentation A = CropMaskReorder>
+struct AugmentedPair {
+  A augmentation{};
+
+  void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
+    std::vector<ItemId> augmented;
+    for (std::size_t n = 0; n < 2 * users.size(); ++n) {
+      auto random = source.random(RandomTensor::augmentation, n);
+      augmentation(source.split->input(users[n % users.size()], Split::train), random, augmented);
+      batch.add(augmented);
+    }
+    for (const Index user : users) {
+      batch.add_label(source.split->target(user, Split::train));
+    }
+    batch.index_positions();
+  }
+};
+
+/// The sequences of V encoded once more, with dropout of its own.
+template <class V>
+struct Again {
+  using Source = V;
+};
+
+/// The view whose sequences V encodes: V itself, or what it encodes again.
+template <class V>
+struct SourceOf {
+  using Type = V;
+};
+template <class V>
+struct SourceOf<Again<V>> {
+  using Type = V;
+};
+
+}  // namespace elcrec

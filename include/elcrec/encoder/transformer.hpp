@@ -1,0 +1,142 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "elcrec/core/error.hpp"
+#include "elcrec/encoder/sequence_encoder.hpp"
+#include "elcrec/nn/attention.hpp"
+#include "elcrec/nn/feed_forward.hpp"
+#include "elcrec/nn/layer_norm.hpp"
+
+namespace elcrec {
+
+struct TransformerOptions {
+  Index hidden = 64;
+  Index layers = 2;
+  Index heads = 2;
+  Index max_length = 50;
+  double dropout = 0.5;            ///< on embeddings and block outputs
+  double attention_dropout = 0.5;  ///< on attention probabilities
+  double epsilon = 1e-12;          ///< of every layer norm
+  double deviation = 0.02;         ///< weights start as N(0, deviation²), biases as 0
+  AttentionMask mask = AttentionMask::causal;
+};
+
+/// SASRec's encoder as ELCRec uses it (post-norm):
+/// x_t = dropout(LN(E[item_t] + P[position_t])), then N times a = AttentionBlock(x), x = FeedForward(a).
+template <Index Hidden, Backend B>
+class TransformerEncoder {
+ public:
+  using Backend = B;
+  using T = typename B::Scalar;
+  using In = MatrixView<const T>;
+  using Out = MatrixView<T>;
+
+  struct Layer {
+    AttentionBlock<B> attention;
+    FeedForward<B> feed_forward;
+
+    struct Cache {
+      typename AttentionBlock<B>::Cache attention;
+      typename FeedForward<B>::Cache feed_forward;
+    };
+  };
+
+  struct Cache {
+    typename LayerNorm<B>::Cache norm;
+    std::span<typename Layer::Cache> layers;
+  };
+
+  TransformerEncoder(const B& backend, const TransformerOptions& options, std::uint64_t seed = 0)
+      : options_(checked(options)),
+        positions_(backend, options.max_length, options.hidden),
+        norm_(backend, options.hidden, options.epsilon) {
+    const AttentionOptions attention{.heads = options.heads,
+                                     .dropout = options.dropout,
+                                     .probability_dropout = options.attention_dropout,
+                                     .epsilon = options.epsilon,
+                                     .mask = options.mask};
+    for (Index i = 0; i < options.layers; ++i) {
+      layers_.push_back({AttentionBlock<B>(backend, options.hidden, attention),
+                         FeedForward<B>(backend, options.hidden, options.dropout, options.epsilon)});
+    }
+    std::uint32_t which = 1;  // 0 draws the item table
+    for (auto& p : parameters(*this)) {
+      if (p.rank == 2) {
+        initialise_normal(backend, seed, which++, options.deviation, p.values);
+      }
+    }
+  }
+
+  [[nodiscard]] Index hidden() const { return options_.hidden; }
+  [[nodiscard]] Index max_length() const { return options_.max_length; }
+  [[nodiscard]] const TransformerOptions& options() const { return options_; }
+
+  /// y (T, D) from table (V, D). Allocates in pass.memory only.
+  void forward(const Pass<B>& pass, const TokenView& tokens, In table, Cache& cache, Out y) const {
+    cache.layers = pass.memory.template array<typename Layer::Cache>(options_.layers);
+    const Index t = tokens.tokens();
+    Out x = layers_.empty() ? y : pass.keep(t, hidden());
+    pass.lane.embed(tokens, table, positions_.view(), y);
+    norm_.forward(pass, y, cache.norm, x);
+    pass.lane.dropout(tokens, embedding_mask(pass), x);
+    for (std::size_t i = 0; i < layers_.size(); ++i) {
+      const Out a = pass.keep(t, hidden());
+      const Out next = i + 1 == layers_.size() ? y : pass.keep(t, hidden());
+      layers_[i].attention.forward(pass, attention_site(i), tokens, x, cache.layers[i].attention, a);
+      layers_[i].feed_forward.forward(pass, feed_forward_site(i), tokens, a, cache.layers[i].feed_forward, next);
+      x = next;
+    }
+  }
+
+  /// dy (T, D), overwritten -> dembedded (T, D); adds to gradient's parameters.
+  void backward(const Pass<B>& pass, const TokenView& tokens, const Cache& cache, Out dy, TransformerEncoder& gradient,
+                Out dembedded) const {
+    for (std::size_t i = layers_.size(); i-- > 0;) {
+      auto& into = gradient.layers_[i];
+      layers_[i].feed_forward.backward(pass, feed_forward_site(i), tokens, cache.layers[i].feed_forward, dy, into.feed_forward, dy);
+      layers_[i].attention.backward(pass, attention_site(i), tokens, cache.layers[i].attention, dy, into.attention, dy);
+    }
+    pass.lane.dropout(tokens, embedding_mask(pass), dy);
+    norm_.backward(pass, cache.norm, dy, gradient.norm_, dembedded);
+    pass.lane.position_gradient(tokens, dembedded, gradient.positions_.view());
+  }
+
+  static void visit_parameters(auto& self, auto&& visitor) {
+    visitor("position_embeddings.weight", MatrixView(self.positions_.view()), 2);
+    for (std::size_t i = 0; i < self.layers_.size(); ++i) {
+      const std::string layer = "item_encoder.layer." + std::to_string(i) + ".";
+      AttentionBlock<B>::visit_parameters(self.layers_[i].attention, scoped(layer + "attention.", visitor));
+      FeedForward<B>::visit_parameters(self.layers_[i].feed_forward, scoped(layer + "intermediate.", visitor));
+    }
+    LayerNorm<B>::visit_parameters(self.norm_, scoped("LayerNorm.", visitor));
+  }
+
+ private:
+  static constexpr std::uint32_t sites_per_layer = 3;
+  static std::uint32_t attention_site(std::size_t layer) { return 1 + sites_per_layer * static_cast<std::uint32_t>(layer); }
+  static std::uint32_t feed_forward_site(std::size_t layer) { return attention_site(layer) + 2; }
+  [[nodiscard]] DropoutMask embedding_mask(const Pass<B>& pass) const { return pass.dropout.mask(0, options_.dropout); }
+
+  static const TransformerOptions& checked(const TransformerOptions& o) {
+    require(o.hidden >= 1, "hidden size: found ", o.hidden, ", expected at least 1");
+    require(Hidden == Dynamic || Hidden == o.hidden, "hidden size: found ", o.hidden, ", expected ", Hidden,
+            ", the size that the encoder's type fixes");
+    require(o.heads >= 1 && o.hidden % o.heads == 0, "heads: found ", o.heads, ", expected a divisor of the hidden size ",
+            o.hidden);
+    require(o.layers >= 0 && o.layers <= 64, "layers: found ", o.layers, ", expected 0 to 64");
+    require(o.max_length >= 1, "maximum length: found ", o.max_length, ", expected at least 1");
+    for (const double rate : {o.dropout, o.attention_dropout}) {
+      require(rate >= 0 && rate < 1, "dropout: found ", rate, ", expected a value in [0, 1)");
+    }
+    return o;
+  }
+
+  TransformerOptions options_;
+  Matrix<B, Dynamic, Hidden> positions_;  // (L, D)
+  LayerNorm<B> norm_;
+  std::vector<Layer> layers_;
+};
+
+}  // namespace elcrec

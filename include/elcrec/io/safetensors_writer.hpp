@@ -1,0 +1,99 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include <nlohmann/json.hpp>
+
+#include "elcrec/core/error.hpp"
+#include "elcrec/core/types.hpp"
+#include "elcrec/io/atomic_file.hpp"
+#include "elcrec/io/tensor_info.hpp"
+
+namespace elcrec {
+
+/// Collects tensors and writes them as one safetensors file. Equal content gives equal bytes, in whatever order it was
+/// added: metadata sorted by key, tensors by falling element size (which aligns each of them) and then by name.
+class SafetensorsWriter {
+ public:
+  /// Sets one entry of the file's `__metadata__`, in UTF-8.
+  void metadata(std::string key, std::string value) { metadata_.insert_or_assign(std::move(key), std::move(value)); }
+
+  /// Adds a row-major tensor. Keeps a reference: `data` must live until `write` returns. Throws ArgumentError if the
+  /// name is taken or reserved, or if the shape does not have `data.size()` elements.
+  template <TensorElement T>
+  void add(std::string name, std::vector<Index> shape, std::span<const T> data) {
+    require(name != "__metadata__", "tensor name \"__metadata__\" is reserved by the safetensors format");
+    TensorInfo info{dtype_of<T>, std::move(shape)};
+    const std::optional<Index> elements = info.elements();
+    require(elements && std::cmp_equal(*elements, data.size()), "tensor \"", name, "\" is to be ", info, " but has ",
+            data.size(), " elements; expected as many as the shape says");
+    const auto [place, added] = tensors_.try_emplace(std::move(name), Tensor{std::move(info), std::as_bytes(data)});
+    require(added, "tensor \"", place->first, "\" was added twice; expected once");
+  }
+
+  /// Replaces `path` atomically (see write_file_atomically). Throws FileError if it cannot be written, ArgumentError if
+  /// a name or metadata is not UTF-8 or the header exceeds the format's 100 MB.
+  void write(const std::filesystem::path& path) const {
+    using Entry = std::pair<const std::string, Tensor>;
+    std::vector<const Entry*> entries;
+    for (const Entry& entry : tensors_) {
+      entries.push_back(&entry);
+    }
+    std::stable_sort(entries.begin(), entries.end(), [](const Entry* a, const Entry* b) {
+      return size_of(a->second.info.dtype) > size_of(b->second.info.dtype);
+    });
+
+    nlohmann::ordered_json header = nlohmann::ordered_json::object();
+    if (!metadata_.empty()) {
+      header["__metadata__"] = metadata_;
+    }
+    std::vector<std::span<const std::byte>> pieces(2);
+    std::uint64_t offset = 0;
+    for (const Entry* entry : entries) {
+      const auto& [name, tensor] = *entry;
+      const std::uint64_t end = offset + tensor.data.size();
+      header[name] = {{"dtype", name_of(tensor.info.dtype)},
+                      {"shape", tensor.info.shape},
+                      {"data_offsets", std::vector<std::uint64_t>{offset, end}}};
+      pieces.push_back(tensor.data);
+      offset = end;
+    }
+
+    std::string text = serialised(header, path);
+    text.resize((text.size() + 7) / 8 * 8, ' ');
+    require(text.size() <= detail::safetensors_header_limit, path.string(), ": header would be ", text.size(),
+            " bytes; expected at most ", detail::safetensors_header_limit);
+    const std::uint64_t length = text.size();
+    pieces[0] = std::as_bytes(std::span(&length, 1));
+    pieces[1] = std::as_bytes(std::span(text));
+    write_file_atomically(path, pieces);
+  }
+
+ private:
+  struct Tensor {
+    TensorInfo info;
+    std::span<const std::byte> data;
+  };
+
+  [[nodiscard]] static std::string serialised(const nlohmann::ordered_json& header, const std::filesystem::path& path) {
+    try {
+      return header.dump();
+    } catch (const nlohmann::ordered_json::exception& e) {
+      throw ArgumentError(message(path.string(), ": tensor names and metadata must be UTF-8: ", e.what()));
+    }
+  }
+
+  std::map<std::string, std::string> metadata_;
+  std::map<std::string, Tensor> tensors_;
+};
+
+}  // namespace elcrec

@@ -1,0 +1,124 @@
+#pragma once
+
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/core/error.hpp"
+#include "elcrec/data/views.hpp"
+#include "elcrec/loss/objective.hpp"
+#include "elcrec/loss/pooling.hpp"
+
+namespace elcrec {
+
+/// What the repulsion of the centers is divided by.
+enum class CenterPairs {
+  all,      ///< K², the released code
+  distinct  ///< K (K - 1), the paper
+};
+
+/// Which centers attract a user.
+enum class Assignment {
+  every,   ///< all of them: the paper's loss, which sees only the mean user and the mean center
+  nearest  ///< the nearest one only: separates users into clusters
+};
+
+/// ELCM's loss between user embeddings h (B, D) and centers c (K, D), and `weight` times its gradients added to dh and dc:
+///
+///   L = mean_ij |h_i - c_j|² - mean_ij |c_i - c_j|²
+///     = mean|h|² + mean|c|² - 2 h̄·c̄ - r (2 mean|c|² - 2 |c̄|²),   r = 1 or K / (K - 1)
+///
+/// O((B + K) D) operations, 2 D scalars of lane workspace.
+template <BackendLane Lane>
+void cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h, MatrixView<const typename Lane::Scalar> c,
+                  CenterPairs pairs, double weight, double* loss, MatrixView<typename Lane::Scalar> dh,
+                  MatrixView<typename Lane::Scalar> dc) {
+  using T = typename Lane::Scalar;
+  const double b = static_cast<double>(h.rows());
+  const double k = static_cast<double>(c.rows());
+  const double r = pairs == CenterPairs::all ? 1.0 : k / (k - 1);
+  const auto frame = lane.workspace().frame();
+  const auto h_mean = lane.workspace().template matrix<T>(1, h.cols());
+  const auto c_mean = lane.workspace().template matrix<T>(1, h.cols());
+  lane.column_mean(h, h_mean);
+  lane.column_mean(c, c_mean);
+
+  lane.add_dot(1 / b, h, h, loss);
+  lane.add_dot((1 - 2 * r) / k, c, c, loss);
+  lane.add_dot(-2, h_mean, c_mean, loss);
+  lane.add_dot(2 * r, c_mean, c_mean, loss);
+
+  // dL/dh_i = 2/B (h_i - c̄);  dL/dc_j = 2/K ((1 - 2r) c_j - h̄ + 2r c̄)
+  const auto scaled = [weight](double a) { return static_cast<T>(weight * a); };
+  lane.add_scaled(scaled(2 / b), h, dh);
+  lane.add_row(scaled(-2 / b), c_mean, dh);
+  lane.add_scaled(scaled(2 * (1 - 2 * r) / k), c, dc);
+  lane.add_row(scaled(-2 / k), h_mean, dc);
+  lane.add_row(scaled(4 * r / k), c_mean, dc);
+}
+
+/// The same with attraction to the nearest center only: L = mean_i |h_i - c_a(i)|² - mean_ij |c_i - c_j|². `ids` (B) are
+/// the nearest centers.
+template <BackendLane Lane>
+void nearest_cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h, MatrixView<const typename Lane::Scalar> c,
+                          std::span<const std::int32_t> ids, CenterPairs pairs, double weight, double* loss,
+                          MatrixView<typename Lane::Scalar> dh, MatrixView<typename Lane::Scalar> dc) {
+  using T = typename Lane::Scalar;
+  const double b = static_cast<double>(h.rows());
+  const double k = static_cast<double>(c.rows());
+  const double r = pairs == CenterPairs::all ? 1.0 : k / (k - 1);
+  const auto frame = lane.workspace().frame();
+  const auto c_mean = lane.workspace().template matrix<T>(1, h.cols());
+  const auto gap = lane.workspace().template matrix<T>(h.rows(), h.cols());  // h_i - c_a(i)
+  lane.column_mean(c, c_mean);
+  lane.gather_rows(c, ids, gap, Write::replace);
+  lane.scale(T(-1), gap);
+  lane.add_scaled(T(1), h, gap);
+
+  lane.add_dot(1 / b, gap, gap, loss);
+  lane.add_dot(-2 * r / k, c, c, loss);
+  lane.add_dot(2 * r, c_mean, c_mean, loss);
+
+  const auto scaled = [weight](double a) { return static_cast<T>(weight * a); };
+  lane.add_scaled(scaled(2 / b), gap, dh);
+  lane.scale(scaled(-2 / b), gap);
+  lane.scatter_add_rows(gap, ids, dc);
+  lane.add_scaled(scaled(-4 * r / k), c, dc);
+  lane.add_row(scaled(4 * r / k), c_mean, dc);
+}
+
+/// The cluster loss as a training objective: h_i is the normalised pooled encoding of user i. Projects the centers to the
+/// sphere first, as the released code does at this point of a step.
+struct ClusterLoss {
+  using Views = TypeList<InputView>;
+  static constexpr std::string_view name = "cluster";
+
+  double weight = 1.0;  ///< α of the paper
+  CenterPairs pairs = CenterPairs::all;
+  Assignment assignment = Assignment::every;
+  Pooling pooling = Pooling::mean;
+
+  void evaluate(auto& step) const {
+    using T = typename std::remove_cvref_t<decltype(step)>::Scalar;
+    using Lane = typename std::remove_cvref_t<decltype(step)>::Backend::Lane;
+    auto& input = step.template encoding<InputView>();
+    auto& clusters = step.model().clusters;
+    require(pairs == CenterPairs::all || clusters.count() > 1, "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");
+    const Index users = input.tokens.sequences();
+    const auto frame = step.memory().frame();
+    const auto user = step.user_embeddings(input, pooling);
+    const auto dh = step.memory().template matrix<T>(users, user.unit.cols());
+    const auto ids = step.memory().template array<std::int32_t>(users);
+    step.backend().parallel_for(1, [&](Lane& lane, Index) {
+      clusters.project(lane);
+      lane.fill(dh, T(0));
+      const auto dc = step.cluster_gradient();
+      if (assignment == Assignment::every) {
+        cluster_loss(lane, user.unit, clusters.centers(), pairs, weight, step.loss(*this), dh, dc);
+      } else {
+        clusters.nearest(lane, user.unit, ids);
+        nearest_cluster_loss(lane, user.unit, clusters.centers(), ids, pairs, weight, step.loss(*this), dh, dc);
+      }
+    });
+    step.user_embeddings_backward(input, pooling, user, dh);
+  }
+};
+
+}  // namespace elcrec

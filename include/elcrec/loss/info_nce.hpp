@@ -1,0 +1,58 @@
+#pragma once
+
+#include <algorithm>
+#include <span>
+
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/core/operations.hpp"
+
+namespace elcrec {
+
+struct InfoNceOptions {
+  double temperature = 1.0;
+  double share = 1.0;   ///< factor of the loss, and so of its gradient
+  double weight = 1.0;  ///< factor of the gradient alone
+};
+
+/// InfoNCE (van den Oord et al., 2018) between two views of N/2 samples, rows i and i + N/2 being a pair:
+///
+///   L = mean_i [ logsumexp_{j ≠ i} s_ij / τ  -  s_i,pair(i) / τ ],   s_ij = Σ_p z_i(p)·z_j(p)
+///
+/// z (T, D) holds the samples' tokens, `index` says which stand at the same position. Where `labels` (N/2) are given, samples
+/// of one label are not negatives of each other (false-negative masking). Adds share · L to *loss and writes share · weight · dL/dz to dz.
+/// `memory` gives N² + N scalars. The similarities are symmetric: only half of the tiles are computed.
+template <Backend B>
+void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& index,
+              MatrixView<const typename B::Scalar> z, std::span<const std::int32_t> labels,
+              const InfoNceOptions& options, double* loss, MatrixView<typename B::Scalar> dz) {
+  using T = typename B::Scalar;
+  using Lane = typename B::Lane;
+  constexpr Index tile = 64;
+  const Index n = index.samples;
+  const double mean = options.share / static_cast<double>(n);
+  const auto frame = memory.frame();
+  const auto s = memory.template matrix<T>(n, n);
+  const auto row_loss = memory.template matrix<T>(1, n);
+
+  const Index tiles = (n + tile - 1) / tile;
+  backend.parallel_for(tiles * (tiles + 1) / 2, [&](Lane& lane, Index pair) {
+    Index i = 0;
+    while (pair > i) {
+      pair -= ++i;
+    }
+    const auto end = [&](Index t) { return std::min(n, (t + 1) * tile); };
+    lane.gram(index, z, i * tile, end(i), pair * tile, end(pair), s);
+  });
+  backend.parallel_blocks(n, tile, [&](Lane& lane, Index first, Index last) {
+    lane.info_nce(labels, static_cast<T>(options.temperature), static_cast<T>(options.weight * mean), first, last, s, row_loss);
+  });
+  backend.parallel_blocks(n, tile, [&](Lane& lane, Index first, Index last) {
+    const auto scratch = lane.workspace().frame();
+    const auto g = lane.workspace().template matrix<T>(last - first, n);
+    lane.add_transposed(s, first, last, g);
+    lane.gram_backward(index, g, z, first, last, Write::replace, dz);
+  });
+  backend.parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
+}
+
+}  // namespace elcrec

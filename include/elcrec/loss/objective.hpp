@@ -1,0 +1,37 @@
+#pragma once
+
+#include <concepts>
+#include <string_view>
+
+#include "elcrec/core/type_list.hpp"
+
+namespace elcrec {
+
+/// One term of the training loss.
+///
+/// - `Views`: a TypeList of the views (data/views.hpp) that it may read;
+/// - `name`: its key in logs;
+/// - `weight`: its factor in the total; with 0 it is not evaluated at all;
+/// - `reads<V>()`: whether, as it is set now, it reads view V (views that nobody reads are not built);
+/// - `evaluate(step)`: gets a train/training_pass.hpp TrainingPass, adds the unweighted loss to `step.loss(*this)` and
+///   weight times its gradients to the encodings' dy, to the clusters' gradient and to the items' gradient.
+template <class O>
+concept Objective = std::copy_constructible<O> && requires(const O& objective) {
+  typename O::Views;
+  { O::name } -> std::convertible_to<std::string_view>;
+  { objective.weight } -> std::convertible_to<double>;
+};
+
+/// Whether `objective` reads view V now. An objective without `reads` reads all its views whenever it has a weight.
+template <class V, Objective O>
+[[nodiscard]] bool reads_view(const O& objective) {
+  if constexpr (!O::Views::template contains<V>) {
+    return false;
+  } else if constexpr (requires { objective.template reads<V>(); }) {
+    return objective.weight != 0 && objective.template reads<V>();
+  } else {
+    return objective.weight != 0;
+  }
+}
+
+}  // namespace elcrec

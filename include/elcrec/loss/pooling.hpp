@@ -1,0 +1,41 @@
+#pragma once
+
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/core/token_view.hpp"
+
+namespace elcrec {
+
+/// How the tokens of a sequence become one embedding of its user.
+enum class Pooling {
+  mean,   ///< mean over positions (D), what the released code does
+  concat  ///< all positions side by side (L·D), the paper's equation 2
+};
+
+/// Columns of a pooled sequence.
+[[nodiscard]] constexpr Index pooled_columns(Pooling pooling, Index max_length, Index hidden) {
+  return pooling == Pooling::mean ? hidden : max_length * hidden;
+}
+
+/// x (T, D) -> y (S, pooled_columns)
+template <BackendLane Lane>
+void pool(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const typename Lane::Scalar> x,
+          MatrixView<typename Lane::Scalar> y) {
+  if (pooling == Pooling::mean) {
+    lane.mean_pool(tokens, x, y);
+  } else {
+    lane.concat_pool(tokens, x, y);
+  }
+}
+
+/// dx (T, D) += what dy (S, pooled_columns) passes back
+template <BackendLane Lane>
+void pool_backward(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const typename Lane::Scalar> dy,
+                   MatrixView<typename Lane::Scalar> dx) {
+  if (pooling == Pooling::mean) {
+    lane.mean_pool_backward(tokens, dy, dx);
+  } else {
+    lane.concat_pool_backward(tokens, dy, dx);
+  }
+}
+
+}  // namespace elcrec

@@ -1,0 +1,405 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <span>
+#include <string>
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "elcrec/data/token_batch.hpp"
+#include "elcrec/data/views.hpp"
+#include "elcrec/loss/objective.hpp"
+#include "elcrec/loss/pooling.hpp"
+#include "elcrec/model/sequential_model.hpp"
+#include "elcrec/nn/parameter.hpp"
+
+namespace elcrec {
+
+/// The value of each objective in one step (before its weight), and their weighted sum.
+struct Losses {
+  double total = 0;
+  std::vector<std::pair<std::string, double>> terms;
+};
+
+/// The sequences of one training step, a TokenBatch for every view that brings sequences of its own.
+template <class Model>
+class StepBatches {
+ public:
+  using SourceList = typename Model::SourceList;
+
+  template <class V>
+  [[nodiscard]] TokenBatch& of() {
+    return batches_[SourceList::template index_of<V>()];
+  }
+  template <class V>
+  [[nodiscard]] const TokenBatch& of() const {
+    return batches_[SourceList::template index_of<V>()];
+  }
+
+  /// Builds the views that the model's objectives read, for these users.
+  void build(const Model& model, const BatchSource& source, std::span<const Index> users) {
+    Model::Views::for_each([&]<class V>(std::type_identity<V>) {
+      using Source = typename SourceOf<V>::Type;
+      auto& batch = of<Source>();
+      const bool first_of_source = std::is_same_v<V, Source> || !reads<Source>(model);
+      if (reads<V>(model) && first_of_source) {
+        batch.start(model.max_length(), model.padding);
+        model.template view<Source>().build(source, users, batch);
+      }
+    });
+  }
+
+  /// Whether any objective of the model reads view V now.
+  template <class V>
+  [[nodiscard]] static bool reads(const Model& model) {
+    return std::apply([](const auto&... objective) { return (reads_view<V>(objective) || ...); }, model.objectives);
+  }
+
+ private:
+  std::array<TokenBatch, SourceList::size> batches_;
+};
+
+/// Forward and backward pass of one training step. Every view that an objective reads is encoded once; the objectives add
+/// their gradients with respect to the encodings; one backward pass a view follows. A batch is cut into
+/// Backend::slices() parts with gradient accumulators of their own, summed in a fixed order: the same bits for any number
+/// of threads. Holds all memory of training besides the model and the optimizer's; allocates only while it grows.
+template <class Model>
+class TrainingPass {
+ public:
+  using Backend = typename Model::Backend;
+  using Scalar = typename Model::Scalar;
+  using Lane = typename Backend::Lane;
+  using In = MatrixView<const Scalar>;
+  using Out = MatrixView<Scalar>;
+  using Encoder = typename Model::EncoderType;
+  using Views = typename Model::Views;
+
+  /// Part of a view's batch: sequences [first_sequence, last_sequence), tokens [first_token, last_token).
+  struct Slice {
+    Index first_sequence;
+    Index last_sequence;
+    Index first_token;
+    Index last_token;
+    TokenView tokens;
+
+    /// The slice's rows of a matrix by token.
+    template <class View>
+    [[nodiscard]] auto rows(View m) const {
+      return m.slice_rows(first_token, last_token);
+    }
+  };
+
+  /// One encoded view.
+  struct Encoding {
+    TokenView tokens;
+    Out y;          // (T, D)
+    Out dy;         // (T, D) objectives add their gradients here
+    Out dembedded;  // (T, D) gradient of the item rows looked up, after the backward pass
+    std::vector<Slice> slices;
+
+   private:
+    friend TrainingPass;
+    struct Shard {
+      Slice part;
+      typename Encoder::Cache cache;
+    };
+    std::vector<std::vector<Shard>> shards;  // of each slice
+    DropoutBits dropout;
+    bool active = false;
+  };
+
+  /// Unit-length pooled encodings: unit (B, C), norms (1, B).
+  struct UserEmbeddings {
+    Out unit;
+    Out norms;
+  };
+
+  explicit TrainingPass(Model& model)
+      : model_(model),
+        backend_(model.backend()),
+        memory_(backend_.make_workspace()),
+        item_gradient_(backend_, model.items().rows(), model.hidden()),
+        item_scatter_(backend_, model.items().rows(), padding_item),
+        losses_(backend_.template allocate<double>(Model::ObjectiveList::size)) {
+    for (Index s = 0; s < backend_.slices(); ++s) {
+      slice_memory_.push_back(backend_.make_workspace());
+      slice_gradients_.push_back(model.encoder);
+    }
+    if constexpr (Model::has_clusters) {
+      cluster_gradient_ = Matrix<Backend>(backend_, model.clusters.count(), model.clusters.hidden());
+    }
+  }
+
+  /// Computes losses and gradients for the batches. Dropout is drawn from (seed, step) when `training`.
+  Losses run(const StepBatches<Model>& batches, std::uint64_t seed, std::uint32_t step, bool training = true) {
+    start(batches, seed, step, training);
+    forward();
+    std::apply([&](const auto&... objective) { (evaluate(objective), ...); }, model_.objectives);
+    backward();
+    reduce();
+    return read_losses();
+  }
+
+  /// Gradients of the last run, parallel to parameters(model). Valid until the next run.
+  [[nodiscard]] std::vector<Parameter<Scalar>> gradients() {
+    std::vector<Parameter<Scalar>> list;
+    if constexpr (Model::has_clusters) {
+      list.push_back({"cluster_centers", cluster_gradient_.view(), 2});
+    }
+    list.push_back({"item_embeddings.weight", item_gradient_.view(), 2});
+    for (auto& p : parameters(slice_gradients_.front())) {
+      list.push_back(p);
+    }
+    return list;
+  }
+
+  // ---- what an objective uses -----------------------------------------------------------------------------------
+
+  [[nodiscard]] Model& model() { return model_; }
+  [[nodiscard]] const Backend& backend() const { return backend_; }
+  /// Memory of this step; the calling thread's only.
+  [[nodiscard]] typename Backend::Workspace& memory() { return memory_; }
+  [[nodiscard]] In items() const { return std::as_const(model_).items(); }
+
+  template <class V>
+  [[nodiscard]] Encoding& encoding() {
+    return encodings_[Views::template index_of<V>()];
+  }
+
+  /// Where an objective adds its loss; backend memory.
+  template <class O>
+  [[nodiscard]] double* loss(const O&) {
+    return losses_.data() + Model::ObjectiveList::template index_of<O>();
+  }
+
+  /// f(lane, slice) for the slices of an encoding, in parallel.
+  template <class F>
+  void for_each_slice(const Encoding& encoding, F f) {
+    backend_.parallel_for(static_cast<Index>(encoding.slices.size()),
+                          [&](Lane& lane, Index s) { f(lane, encoding.slices[static_cast<std::size_t>(s)]); });
+  }
+
+  /// Adds rows to the item gradient at the end of the step, until when they must live.
+  void add_item_rows(const RowContribution<Scalar>& rows) { item_rows_.push_back(rows); }
+
+  /// The whole item gradient, for objectives that touch every item.
+  [[nodiscard]] Out all_item_gradients() {
+    all_items_touched_ = true;
+    return item_gradient_.view();
+  }
+
+  [[nodiscard]] Out cluster_gradient() { return cluster_gradient_.view(); }  // (K, C)
+
+  /// Adds rows to the cluster gradient now, taken as a table of `rows` rows of equal width.
+  void add_center_rows(const RowContribution<Scalar>& contribution, Index rows) {
+    if (center_scatter_.empty() || center_scatter_rows_ != rows) {
+      center_scatter_.clear();
+      center_scatter_.emplace_back(backend_, rows, -1);
+      center_scatter_rows_ = rows;
+    }
+    const Out table(cluster_gradient_.view().data(), rows, cluster_gradient_.view().size() / rows);
+    center_scatter_.front()(backend_, std::span(&contribution, 1), table);
+    center_scatter_.front().clear();
+  }
+
+  /// h_i = pooled encoding of sequence i, divided by its length. In `memory()`.
+  [[nodiscard]] UserEmbeddings user_embeddings(const Encoding& encoding, Pooling pooling) {
+    const Index n = encoding.tokens.sequences();
+    const Index columns = pooled_columns(pooling, encoding.tokens.max_length, model_.hidden());
+    const UserEmbeddings h{memory_.template matrix<Scalar>(n, columns), memory_.template matrix<Scalar>(1, n)};
+    for_each_slice(encoding, [&](Lane& lane, const Slice& s) {
+      const Out unit = h.unit.slice_rows(s.first_sequence, s.last_sequence);
+      pool(lane, pooling, s.tokens, s.rows(encoding.y), unit);
+      lane.normalize_rows(unit, h.norms.slice_cols(s.first_sequence, s.last_sequence), unit);
+    });
+    return h;
+  }
+
+  /// Passes dh (B, C), overwritten, back to the encoding's dy.
+  void user_embeddings_backward(Encoding& encoding, Pooling pooling, const UserEmbeddings& h, Out dh) {
+    for_each_slice(encoding, [&](Lane& lane, const Slice& s) {
+      const Out d = dh.slice_rows(s.first_sequence, s.last_sequence);
+      lane.normalize_rows_backward(h.unit.slice_rows(s.first_sequence, s.last_sequence),
+                                   h.norms.slice_cols(s.first_sequence, s.last_sequence), d, d);
+      pool_backward(lane, pooling, s.tokens, d, s.rows(encoding.dy));
+    });
+  }
+
+ private:
+  void start(const StepBatches<Model>& batches, std::uint64_t seed, std::uint32_t step, bool training) {
+    memory_.clear();
+    for (auto& memory : slice_memory_) {
+      memory.clear();
+    }
+    clear_item_gradient();
+    const std::array<double, Model::ObjectiveList::size> zeros{};
+    backend_.template copy<double>(zeros, std::span<double>(losses_.data(), zeros.size()));
+    std::uint32_t view = 0;
+    Views::for_each([&]<class V>(std::type_identity<V>) {
+      auto& e = encoding<V>();
+      e.active = StepBatches<Model>::template reads<V>(model_);
+      e.dropout = {seed, step, view++, training};
+      if (e.active) {
+        prepare(e, batches.template of<typename SourceOf<V>::Type>().view());
+      }
+    });
+  }
+
+  void prepare(Encoding& e, const TokenView& host) {
+    e.tokens = backend_.stage(host);
+    const Index t = host.tokens();
+    e.y = memory_.template matrix<Scalar>(t, model_.hidden());
+    e.dy = memory_.template matrix<Scalar>(t, model_.hidden());
+    e.dembedded = memory_.template matrix<Scalar>(t, model_.hidden());
+    e.slices.clear();
+    e.shards.clear();
+    const Index count = backend_.slices();
+    Index first = 0;
+    for (Index s = 0; s < count; ++s) {
+      const Index until = s + 1 == count ? t : (s + 1) * t / count;
+      Index last = first;
+      while (last < host.sequences() && (host.end(last) <= until || s + 1 == count)) {
+        ++last;
+      }
+      e.slices.push_back(slice_of(host, first, last));
+      e.shards.push_back(shards_of(host, first, last));
+      first = last;
+    }
+  }
+
+  static Slice slice_of(const TokenView& batch, Index first, Index last) {
+    return {first, last, batch.begin(first), batch.begin(last), batch.subrange(first, last)};
+  }
+
+  /// Runs of whole sequences of about Backend::shard_tokens() tokens.
+  std::vector<typename Encoding::Shard> shards_of(const TokenView& batch, Index first, Index last) const {
+    std::vector<typename Encoding::Shard> shards;
+    while (first < last) {
+      Index end = first + 1;
+      while (end < last && batch.end(end) - batch.begin(first) <= backend_.shard_tokens()) {
+        ++end;
+      }
+      shards.push_back({slice_of(batch, first, end), {}});
+      first = end;
+    }
+    return shards;
+  }
+
+  void forward() {
+    const Index slices = backend_.slices();
+    backend_.parallel_for(slices, [&](Lane& lane, Index s) {
+      const auto at = static_cast<std::size_t>(s);
+      for (auto& e : encodings_) {
+        if (!e.active) {
+          continue;
+        }
+        for (auto& shard : e.shards[at]) {
+          const Pass<Backend> pass{lane, slice_memory_[at], e.dropout};
+          model_.encoder.forward(pass, shard.part.tokens, items(), shard.cache, shard.part.rows(e.y));
+          lane.fill(shard.part.rows(e.dy), Scalar(0));
+        }
+      }
+      for (auto& p : parameters(slice_gradients_[at])) {
+        lane.fill(p.values, Scalar(0));
+      }
+      if constexpr (Model::has_clusters) {
+        if (s == 0) {
+          lane.fill(cluster_gradient_.view(), Scalar(0));
+        }
+      }
+    });
+  }
+
+  void evaluate(const auto& objective) {
+    if (objective.weight != 0) {
+      objective.evaluate(*this);
+    }
+  }
+
+  void backward() {
+    backend_.parallel_for(backend_.slices(), [&](Lane& lane, Index s) {
+      const auto at = static_cast<std::size_t>(s);
+      for (auto& e : encodings_) {
+        if (!e.active) {
+          continue;
+        }
+        for (auto& shard : e.shards[at]) {
+          const Pass<Backend> pass{lane, slice_memory_[at], e.dropout};
+          model_.encoder.backward(pass, shard.part.tokens, shard.cache, shard.part.rows(e.dy), slice_gradients_[at],
+                                  shard.part.rows(e.dembedded));
+        }
+      }
+    });
+  }
+
+  void reduce() {
+    for (auto& e : encodings_) {
+      if (e.active) {
+        add_item_rows({e.tokens.items, {}, e.dembedded});
+      }
+    }
+    item_scatter_(backend_, item_rows_, item_gradient_.view());
+    item_rows_.clear();
+
+    std::vector<std::vector<Parameter<Scalar>>> parts;
+    for (auto& gradient : slice_gradients_) {
+      parts.push_back(parameters(gradient));
+    }
+    backend_.parallel_for(static_cast<Index>(parts.front().size()), [&](Lane& lane, Index p) {
+      for (std::size_t s = 1; s < parts.size(); ++s) {
+        lane.add_scaled(Scalar(1), parts[s][static_cast<std::size_t>(p)].values, parts[0][static_cast<std::size_t>(p)].values);
+      }
+    });
+  }
+
+  void clear_item_gradient() {
+    if (std::exchange(all_items_touched_, false)) {
+      backend_.parallel_blocks(item_gradient_.rows(), 1024, [&](Lane& lane, Index first, Index last) {
+        lane.fill(item_gradient_.view().slice_rows(first, last), Scalar(0));
+      });
+    } else {
+      const auto touched = item_scatter_.touched();
+      backend_.parallel_for(1, [&](Lane& lane, Index) {
+        for (const ItemId id : touched) {
+          lane.fill(item_gradient_.view().slice_rows(id, id + 1), Scalar(0));
+        }
+      });
+    }
+    item_scatter_.clear();
+  }
+
+  Losses read_losses() const {
+    std::array<double, Model::ObjectiveList::size> values{};
+    backend_.template copy<double>(std::span<const double>(losses_.data(), values.size()), std::span<double>(values));
+    Losses result;
+    std::size_t at = 0;
+    const auto add = [&](const auto& objective) {
+      const double value = values[at++];
+      if (objective.weight != 0) {
+        result.terms.emplace_back(objective.name, value);
+        result.total += objective.weight * value;
+      }
+    };
+    std::apply([&](const auto&... objective) { (add(objective), ...); }, model_.objectives);
+    return result;
+  }
+
+  Model& model_;
+  Backend backend_;
+  typename Backend::Workspace memory_;
+  std::vector<typename Backend::Workspace> slice_memory_;  // what backward passes need
+  std::array<Encoding, Views::size> encodings_;
+  std::vector<Encoder> slice_gradients_;
+  Matrix<Backend> cluster_gradient_;  // (K, C)
+  Matrix<Backend> item_gradient_;     // (V, D)
+  typename Backend::RowScatter item_scatter_;
+  std::vector<typename Backend::RowScatter> center_scatter_;  // none or one
+  Index center_scatter_rows_ = 0;
+  std::vector<RowContribution<Scalar>> item_rows_;
+  bool all_items_touched_ = false;
+  typename Backend::template Buffer<double> losses_;
+};
+
+}  // namespace elcrec

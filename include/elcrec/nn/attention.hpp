@@ -1,0 +1,103 @@
+#pragma once
+
+#include <array>
+#include <string>
+
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/nn/layer_norm.hpp"
+#include "elcrec/nn/linear.hpp"
+#include "elcrec/nn/pass.hpp"
+
+namespace elcrec {
+
+struct AttentionOptions {
+  Index heads = 2;
+  double dropout = 0.5;                ///< on the block's output
+  double probability_dropout = 0.5;    ///< on the attention probabilities
+  double epsilon = 1e-12;              ///< of the layer norm
+  AttentionMask mask = AttentionMask::causal;
+};
+
+/// y = LN(x + dropout(W_o · attention(x))), attention over each sequence of a ragged batch (Vaswani et al., 2017).
+template <Backend B>
+struct AttentionBlock {
+  using Backend = B;
+  using T = typename B::Scalar;
+  using In = MatrixView<const T>;
+  using Out = MatrixView<T>;
+
+  struct Cache {
+    In x;               // (T, D)
+    Out qkv;            // (T, 3D)
+    Out probabilities;  // (T, heads · longest)
+    Out context;        // (T, D)
+    typename LayerNorm<B>::Cache norm;
+  };
+
+  /// Dropout places, counted from the layer's first.
+  static constexpr std::uint32_t probability_site = 0;
+  static constexpr std::uint32_t output_site = 1;
+
+  AttentionBlock(const B& backend, Index hidden, const AttentionOptions& o)
+      : projection(backend, hidden, 3 * hidden), dense(backend, hidden, hidden), norm(backend, hidden, o.epsilon), options(o) {}
+
+  void forward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, In x, Cache& cache, Out y) const {
+    const Index t = x.rows();
+    const Index d = x.cols();
+    cache = {x, pass.keep(t, 3 * d), pass.keep(t, options.heads * tokens.longest), pass.keep(t, d), {}};
+    projection.forward(pass.lane, x, cache.qkv);
+    pass.lane.attention(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv, cache.probabilities,
+                        cache.context);
+    const auto frame = pass.lane.workspace().frame();
+    const Out sum = pass.scratch(t, d);
+    dense.forward(pass.lane, cache.context, sum);
+    pass.lane.dropout(tokens, pass.dropout.mask(site + output_site, options.dropout), sum);
+    pass.lane.add_scaled(T(1), x, sum);
+    norm.forward(pass, sum, cache.norm, y);
+  }
+
+  /// dy (T, D) -> dx (T, D), which may be dy
+  void backward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, const Cache& cache, In dy,
+                AttentionBlock& gradient, Out dx) const {
+    const auto frame = pass.lane.workspace().frame();
+    const Out dsum = pass.scratch(dy.rows(), dy.cols());
+    const Out dcontext = pass.scratch(dy.rows(), dy.cols());
+    const Out dqkv = pass.scratch(dy.rows(), 3 * dy.cols());
+    norm.backward(pass, cache.norm, dy, gradient.norm, dx);  // the residual branch of dx
+    pass.lane.copy(dx, dsum);
+    pass.lane.dropout(tokens, pass.dropout.mask(site + output_site, options.dropout), dsum);
+    dense.accumulate(pass.lane, cache.context, dsum, gradient.dense);
+    dense.input_gradient(pass.lane, dsum, dcontext, Write::replace);
+    pass.lane.attention_backward(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
+                                 cache.probabilities, dcontext, dqkv);
+    projection.accumulate(pass.lane, cache.x, dqkv, gradient.projection);
+    projection.input_gradient(pass.lane, dqkv, dx, Write::add);
+  }
+
+  /// The joint projection is three parameters to the outside, as in PyTorch.
+  static void visit_parameters(auto& self, auto&& visitor) {
+    const auto weight = self.projection.weight.view();
+    const auto bias = self.projection.bias.view();
+    const Index d = weight.cols();
+    const std::array<const char*, 3> names{"query", "key", "value"};
+    for (Index i = 0; i < 3; ++i) {
+      const std::string name = names[static_cast<std::size_t>(i)];
+      visitor(name + ".weight", weight.slice_rows(i * d, (i + 1) * d), 2);
+      visitor(name + ".bias", bias.slice_cols(i * d, (i + 1) * d), 1);
+    }
+    Linear<B>::visit_parameters(self.dense, scoped("dense.", visitor));
+    LayerNorm<B>::visit_parameters(self.norm, scoped("LayerNorm.", visitor));
+  }
+
+  Linear<B> projection;  // (3D, D): queries, keys, values
+  Linear<B> dense;       // (D, D)
+  LayerNorm<B> norm;
+  AttentionOptions options;
+
+ private:
+  [[nodiscard]] DropoutMask probability_mask(const Pass<B>& pass, std::uint32_t site) const {
+    return pass.dropout.mask(site + probability_site, options.probability_dropout);
+  }
+};
+
+}  // namespace elcrec

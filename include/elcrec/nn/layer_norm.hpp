@@ -1,0 +1,50 @@
+#pragma once
+
+#include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/nn/parameter.hpp"
+#include "elcrec/nn/pass.hpp"
+
+namespace elcrec {
+
+/// y = gamma ∘ (x - mean) / sqrt(var + eps) + beta over the columns, with the biased variance.
+template <Backend B>
+struct LayerNorm {
+  using Backend = B;
+  using T = typename B::Scalar;
+  using In = MatrixView<const T>;
+  using Out = MatrixView<T>;
+
+  struct Cache {
+    Out normalised;  // (T, D)
+    Out rstd;        // (1, T)
+  };
+
+  LayerNorm(const B& backend, Index columns, double eps)
+      : gamma(backend, 1, columns), beta(backend, 1, columns), epsilon(static_cast<T>(eps)) {
+    initialise_constant(backend, 1.0, gamma.view());
+  }
+
+  /// x (T, D) -> y (T, D)
+  void forward(const Pass<B>& pass, In x, Cache& cache, Out y) const {
+    cache = {pass.keep(x.rows(), x.cols()), pass.keep(1, x.rows())};
+    pass.lane.layer_norm(x, gamma.view(), beta.view(), epsilon, cache.normalised, cache.rstd, y);
+  }
+
+  /// dy (T, D) -> dx (T, D), which may be dy
+  void backward(const Pass<B>& pass, const Cache& cache, In dy, LayerNorm& gradient, Out dx) const {
+    pass.lane.layer_norm_backward(cache.normalised, cache.rstd, gamma.view(), dy, dx, gradient.gamma.view(),
+                                  gradient.beta.view());
+  }
+
+  static void visit_parameters(auto& self, auto&& visitor) {
+    visitor("weight", self.gamma.view(), 1);
+    visitor("bias", self.beta.view(), 1);
+  }
+
+  Matrix<B> gamma;  // (1, D)
+  Matrix<B> beta;   // (1, D)
+  T epsilon;
+};
+
+}  // namespace elcrec

@@ -1,0 +1,40 @@
+#pragma once
+
+#include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/concepts.hpp"
+
+namespace elcrec {
+
+/// y = x Wᵀ + b, with W (O, I) and b (O).
+template <Backend B>
+struct Linear {
+  using Backend = B;
+  using T = typename B::Scalar;
+  using Lane = typename B::Lane;
+  using In = MatrixView<const T>;
+  using Out = MatrixView<T>;
+
+  Linear(const B& backend, Index inputs, Index outputs) : weight(backend, outputs, inputs), bias(backend, 1, outputs) {}
+
+  /// x (T, I) -> y (T, O)
+  void forward(Lane& lane, In x, Out y) const { lane.linear(x, weight.view(), bias.view(), y); }
+
+  /// dW += dyᵀ x, db += Σ dy
+  void accumulate(Lane& lane, In x, In dy, Linear& gradient) const {
+    lane.multiply_tn(dy, x, gradient.weight.view(), Write::add);
+    lane.add_column_sum(dy, gradient.bias.view());
+  }
+
+  /// dx = or += dy W
+  void input_gradient(Lane& lane, In dy, Out dx, Write write) const { lane.multiply_nn(dy, weight.view(), dx, write); }
+
+  static void visit_parameters(auto& self, auto&& visitor) {
+    visitor("weight", self.weight.view(), 2);
+    visitor("bias", self.bias.view(), 1);
+  }
+
+  Matrix<B> weight;  // (O, I)
+  Matrix<B> bias;    // (1, O)
+};
+
+}  // namespace elcrec

@@ -1,0 +1,48 @@
+#pragma once
+
+#include "elcrec/core/dropout_mask.hpp"
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/random.hpp"
+
+namespace elcrec {
+
+/// Where the dropout of one pass over one view gets its bits: none in evaluation, and the same ones in a forward pass and
+/// the backward pass that belongs to it.
+struct DropoutBits {
+  std::uint64_t seed = 0;
+  std::uint32_t step = 0;
+  std::uint32_t view = 0;
+  bool training = false;
+
+  static constexpr std::uint32_t sites_per_view = 0x100;
+
+  /// Mask of one place in an encoder; places are numbered by the encoder, below `sites_per_view`.
+  [[nodiscard]] DropoutMask mask(std::uint32_t site, double rate) const {
+    if (!training) {
+      return {};
+    }
+    const auto first = static_cast<std::uint32_t>(RandomTensor::dropout);
+    return {RandomStream{seed, step, first + sites_per_view * view + site}, rate};
+  }
+};
+
+/// What a component needs besides its arguments: a lane to run on, memory that lives until the backward pass is over
+/// (a lane's own workspace does not), and dropout bits.
+template <class B>
+struct Pass {
+  typename B::Lane& lane;
+  typename B::Workspace& memory;
+  DropoutBits dropout;
+
+  using Scalar = typename B::Scalar;
+  /// (rows, cols), valid until `memory` is released.
+  [[nodiscard]] MatrixView<Scalar> keep(Index rows, Index cols) const {
+    return memory.template matrix<Scalar>(rows, cols);
+  }
+  /// (rows, cols), valid until the frame of the lane's workspace ends.
+  [[nodiscard]] MatrixView<Scalar> scratch(Index rows, Index cols) const {
+    return lane.workspace().template matrix<Scalar>(rows, cols);
+  }
+};
+
+}  // namespace elcrec

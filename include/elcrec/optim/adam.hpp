@@ -1,0 +1,94 @@
+#pragma once
+
+#include <cmath>
+#include <span>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/error.hpp"
+#include "elcrec/core/operations.hpp"
+#include "elcrec/optim/optimizer.hpp"
+
+namespace elcrec {
+
+template <Backend B>
+class AdamState;
+
+/// Adam as PyTorch defines it (no weight decay, no AMSGrad): dense, so rows without a gradient still move by their momentum.
+struct Adam {
+  static constexpr std::string_view name = "adam";
+  template <class B>
+  using State = AdamState<B>;
+
+  double learning_rate = 1e-3;
+  double beta1 = 0.9;
+  double beta2 = 0.999;
+  double epsilon = 1e-8;
+};
+
+/// Moments and step count of Adam for one list of parameters.
+template <Backend B>
+class AdamState {
+ public:
+  using T = typename B::Scalar;
+
+  AdamState(const Adam& options, const B& backend, std::span<const Parameter<T>> parameters) : options_(options) {
+    require(options.learning_rate > 0 && std::isfinite(options.learning_rate), "learning rate: found ",
+            options.learning_rate, ", expected a positive number");
+    for (const double beta : {options.beta1, options.beta2}) {
+      require(beta >= 0 && beta < 1, "Adam beta: found ", beta, ", expected a value in [0, 1)");
+    }
+    require(options.epsilon > 0, "Adam epsilon: found ", options.epsilon, ", expected a positive number");
+    for (const auto& p : parameters) {
+      moments_.push_back({p.name, Matrix<B>(backend, 1, p.values.size()), Matrix<B>(backend, 1, p.values.size())});
+    }
+  }
+
+  /// One update at learning rate `rate_factor` · learning_rate.
+  void step(const B& backend, std::span<const Parameter<T>> parameters, std::span<const Parameter<T>> gradients,
+            double rate_factor) {
+    ++steps_;
+    const auto t = static_cast<double>(steps_);
+    const AdamStep update{.rate = rate_factor * options_.learning_rate,
+                          .beta1 = options_.beta1,
+                          .beta2 = options_.beta2,
+                          .epsilon = options_.epsilon,
+                          .correction1 = 1 - std::pow(options_.beta1, t),
+                          .correction2 = 1 - std::pow(options_.beta2, t)};
+    constexpr Index block = Index{1} << 14;
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      auto& slot = moments_[i];
+      backend.parallel_blocks(parameters[i].values.size(), block, [&](auto& lane, Index first, Index last) {
+        const auto part = [&](auto view) { return slice(view.flat(), first, last); };
+        lane.adam(update, part(parameters[i].values), part(MatrixView<const T>(gradients[i].values)), part(slot.mean.view()),
+                  part(slot.square.view()));
+      });
+    }
+  }
+
+  [[nodiscard]] long steps() const { return steps_; }
+  void set_steps(long n) { steps_ = n; }
+
+  template <class Visitor>
+  void visit(Visitor&& visitor) {
+    for (auto& slot : moments_) {
+      visitor("mean." + slot.name, MatrixView<T>(slot.mean.view()));
+      visitor("square." + slot.name, MatrixView<T>(slot.square.view()));
+    }
+  }
+
+ private:
+  struct Slot {
+    std::string name;
+    Matrix<B> mean;    // m, flat
+    Matrix<B> square;  // v, flat
+  };
+  Adam options_;
+  long steps_ = 0;
+  std::vector<Slot> moments_;
+};
+
+}  // namespace elcrec
