@@ -1,5 +1,6 @@
 #pragma once
 
+#include <locale>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -36,6 +37,7 @@ class DivergenceError : public Error {
 template <class... Parts>
 [[nodiscard]] std::string message(Parts&&... parts) {
   std::ostringstream out;
+  out.imbue(std::locale::classic());  // a host's locale must not change numbers in messages
   (out << ... << std::forward<Parts>(parts));
   return std::move(out).str();
 }

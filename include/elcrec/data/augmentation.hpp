@@ -90,7 +90,7 @@ template <Augmentation... Parts>
 class RandomView {
  public:
   RandomView() = default;
-  explicit RandomView(Parts... parts) requires(sizeof...(Parts) > 0) : parts_(std::move(parts)...) {}
+  explicit RandomView(Parts... parts) : parts_(std::move(parts)...) {}
 
   void operator()(std::span<const ItemId> history, RandomEngine& random, std::vector<ItemId>& view) const {
     const std::uint32_t drawn = random.below(sizeof...(Parts));

@@ -167,7 +167,7 @@ class SequenceParser {
     in.read(block.data(), static_cast<std::streamsize>(block.size()));
     text.append(block.data(), static_cast<std::size_t>(in.gcount()));
   } while (in.good());
-  require<FileError>(!in.bad(), name, ": cannot be read to its end: an error after ", text.size(), " bytes");
+  require<FileError>(!in.bad(), name, ": cannot be read to its end: the device or stream failed");
   return SequenceParser(text, name).finish(known);
 }
 

@@ -1,0 +1,73 @@
+#pragma once
+
+#include <algorithm>
+#include <cstdint>
+#include <utility>
+#include <vector>
+
+#include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/error.hpp"
+#include "elcrec/core/operations.hpp"
+#include "elcrec/data/leave_one_out.hpp"
+#include "elcrec/data/token_batch.hpp"
+#include "elcrec/eval/ranking_metrics.hpp"
+
+namespace elcrec {
+
+/// Which items compete with the target.
+enum class Protocol {
+  strict,  ///< all real items that the user has not seen
+  paper    ///< all ids with padding and mask id; the scores of seen items are set to 0, as the released evaluation does
+};
+
+[[nodiscard]] inline RankingRule ranking_rule(Protocol protocol, Index items) {
+  const auto last = static_cast<ItemId>(items);
+  if (protocol == Protocol::paper) {
+    return {.seen = RankingRule::Seen::zero, .first = 0, .last = last + 2};
+  }
+  return {.seen = RankingRule::Seen::exclude, .first = 1, .last = last + 1};
+}
+
+struct EvaluationOptions {
+  Protocol protocol = Protocol::strict;
+  std::vector<int> cutoffs = {5, 10, 20};
+  Padding padding = Padding::masked;  ///< both give the same ranks; masked is faster
+};
+
+/// Ranks each user's held-out item against all items, by the score y_last · E[v] of the model after everything before it.
+/// Memory: a block of users times a block of items. Runs on the model's backend; not from two threads at once (its pool).
+/// Throws ArgumentError when the data has more items than the model.
+template <class Model>
+[[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which, const EvaluationOptions& options = {}) {
+  using Lane = typename Model::Lane;
+  using T = typename Model::Scalar;
+  require(split.item_count() <= model.item_count(), "evaluation: found data with ", split.item_count(),
+          " items, expected at most the model's ", model.item_count());
+  const RankingRule rule = ranking_rule(options.protocol, model.item_count());
+  std::vector<Index> ranks(static_cast<std::size_t>(split.user_count()));
+  constexpr Index block = 64;
+  model.backend().parallel_blocks(split.user_count(), block, [&](Lane& lane, Index first, Index last) {
+    TokenBatch batch;
+    std::vector<ItemId> targets;
+    std::vector<ItemId> seen;
+    std::vector<std::int32_t> offsets{0};
+    batch.start(model.max_length(), options.padding);
+    for (Index user = first; user < last; ++user) {
+      const auto history = split.input(user, which);
+      batch.add(history);
+      targets.push_back(split.target(user, which));
+      seen.insert(seen.end(), history.begin(), history.end());
+      std::sort(seen.begin() + offsets.back(), seen.end());
+      offsets.push_back(static_cast<std::int32_t>(seen.size()));
+    }
+    const auto frame = lane.workspace().frame();
+    const auto queries = lane.workspace().template matrix<T>(last - first, model.hidden());
+    model.encode_last(lane, model.backend().stage(batch.view()), queries);
+    lane.rank_targets(rule, queries, model.items(), targets, offsets, seen, slice(std::span(ranks), first, last));
+  });
+  RankingMetrics metrics(options.cutoffs);
+  metrics.add(ranks);
+  return metrics;
+}
+
+}  // namespace elcrec

@@ -1,0 +1,180 @@
+#pragma once
+
+#include <array>
+#include <charconv>
+#include <cstdint>
+#include <map>
+#include <sstream>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <utility>
+
+#include "elcrec/core/error.hpp"
+#include "elcrec/data/token_batch.hpp"
+#include "elcrec/loss/cluster_loss.hpp"
+#include "elcrec/loss/intent_contrastive.hpp"
+#include "elcrec/loss/pooling.hpp"
+
+namespace elcrec {
+
+/// Every hyper-parameter of the ELCRec model. The defaults are the paper's for Beauty but for two: `padding` is masked and
+/// `trade_off` is 0.1, since with masked padding the paper's 10 pulls all users into one direction.
+struct ELCRecOptions {
+  Index items = 0;  ///< real items; ids 1 .. items
+  Index max_length = 50;
+  Index hidden = 64;
+  Index layers = 1;
+  Index heads = 2;
+  Index intents = 256;
+  double dropout = 0.5;
+  double attention_dropout = 0.5;
+  Padding padding = Padding::masked;
+  std::uint64_t seed = 0;  ///< of the initial weights
+
+  double next_item_weight = 1.0;
+  double sequence_weight = 0.1;  ///< of ICL at the sequence level
+  double intent_weight = 0.1;    ///< of ICL at the intent level
+  double trade_off = 0.1;        ///< α, of the cluster loss
+  double temperature = 1.0;      ///< of both InfoNCE losses
+  Prototype prototype = Prototype::shift;
+  Pooling pooling = Pooling::mean;
+  CenterPairs center_pairs = CenterPairs::all;
+  Assignment assignment = Assignment::every;
+  bool mask_false_negatives = false;
+  bool share_views = false;
+  double crop = 0.2;     ///< share of a history that a crop keeps
+  double mask = 0.7;     ///< share that a mask hides
+  double reorder = 0.2;  ///< share that a reorder shuffles
+};
+
+/// visitor(name, field, description) for every option. Checkpoints, command lines and logs hang on this one list.
+void visit_options(auto& o, auto&& visitor) {
+  visitor("items", o.items, "number of items");
+  visitor("max_length", o.max_length, "positions L: the last L items of a history are read");
+  visitor("hidden", o.hidden, "hidden size D");
+  visitor("layers", o.layers, "Transformer layers");
+  visitor("heads", o.heads, "attention heads");
+  visitor("intents", o.intents, "intents K");
+  visitor("dropout", o.dropout, "dropout on embeddings and block outputs");
+  visitor("attention_dropout", o.attention_dropout, "dropout on attention probabilities");
+  visitor("padding", o.padding, "paper (padding takes part, as in the released code) or masked (real tokens only)");
+  visitor("seed", o.seed, "seed of weights, batches, views, negatives and dropout");
+  visitor("next_item_weight", o.next_item_weight, "weight of the next-item loss");
+  visitor("sequence_weight", o.sequence_weight, "weight of the sequence-level contrast");
+  visitor("intent_weight", o.intent_weight, "weight of the intent-level contrast");
+  visitor("trade_off", o.trade_off, "weight of the cluster loss (the paper's alpha)");
+  visitor("temperature", o.temperature, "temperature of both contrasts");
+  visitor("prototype", o.prototype, "how a view joins its center: shift or concat");
+  visitor("pooling", o.pooling, "user embedding: mean or concat of positions");
+  visitor("center_pairs", o.center_pairs, "pairs of centers that repel are counted as all (K^2) or distinct (K(K-1))");
+  visitor("assignment", o.assignment, "a user is attracted by every center (paper) or by the nearest");
+  visitor("mask_false_negatives", o.mask_false_negatives, "pairs with the same target or intent are not negatives");
+  visitor("share_views", o.share_views, "encode the augmented pair once for both contrasts");
+  visitor("crop", o.crop, "share of a history that a crop keeps");
+  visitor("mask", o.mask, "share of a history that a mask hides");
+  visitor("reorder", o.reorder, "share of a history that a reorder shuffles");
+}
+
+/// The names of an enumeration's values, in the order of the values.
+template <class E>
+inline constexpr auto names_of = nullptr;
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Padding>{"paper", "masked"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Prototype>{"shift", "concat"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Pooling>{"mean", "concat"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<CenterPairs>{"all", "distinct"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Assignment>{"every", "nearest"};
+
+/// The text of an option's value; numbers read back to the same bits.
+template <class T>
+[[nodiscard]] std::string to_text(T value) {
+  if constexpr (std::is_enum_v<T>) {
+    return std::string(names_of<T>[static_cast<std::size_t>(value)]);
+  } else if constexpr (std::is_same_v<T, bool>) {
+    return value ? "true" : "false";
+  } else {
+    std::array<char, 64> buffer{};
+    return {buffer.data(), std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr};
+  }
+}
+
+/// Reads a value from text. Throws ArgumentError that names the option, what was found and what was expected.
+template <class T>
+void from_text(std::string_view option, std::string_view text, T& value) {
+  if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>) {
+    std::string expected;
+    for (std::size_t i = 0; i < 2; ++i) {
+      const auto candidate = static_cast<T>(i);
+      if (text == to_text(candidate)) {
+        value = candidate;
+        return;
+      }
+      expected += (i > 0 ? " or " : "") + to_text(candidate);
+    }
+    throw ArgumentError(message(option, ": found '", text, "', expected ", expected));
+  } else {
+    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+    require(error == std::errc{} && end == text.data() + text.size(), option, ": found '", text, "', expected ",
+            std::is_floating_point_v<T> ? "a number" : "a whole number");
+  }
+}
+
+/// Throws ArgumentError for weights and ratios outside their range. Sizes are checked by the parts that use them.
+inline void check(const ELCRecOptions& o) {
+  require(o.temperature > 0, "temperature: found ", o.temperature, ", expected a positive number");
+  for (const auto& [name, weight] : {std::pair{"next_item_weight", o.next_item_weight}, {"sequence_weight", o.sequence_weight},
+                                     {"intent_weight", o.intent_weight}, {"trade_off", o.trade_off}}) {
+    require(weight >= 0 && weight < 1e9, name, ": found ", weight, ", expected 0 or more");
+  }
+  for (const auto& [name, ratio] : {std::pair{"crop", o.crop}, {"mask", o.mask}, {"reorder", o.reorder}}) {
+    require(ratio >= 0 && ratio <= 1, name, ": found ", ratio, ", expected a share in [0, 1]");
+  }
+}
+
+[[nodiscard]] inline std::map<std::string, std::string> to_metadata(const ELCRecOptions& o) {
+  std::map<std::string, std::string> metadata;
+  visit_options(o, [&](const char* name, const auto& value, const char*) { metadata[name] = to_text(value); });
+  return metadata;
+}
+
+/// The options that `to_metadata` wrote; those that are not there keep their defaults, other keys are ignored.
+[[nodiscard]] inline ELCRecOptions options_from_metadata(const std::map<std::string, std::string>& metadata) {
+  ELCRecOptions o;
+  visit_options(o, [&](const char* name, auto& value, const char*) {
+    if (const auto found = metadata.find(name); found != metadata.end()) {
+      from_text(name, found->second, value);
+    }
+  });
+  return o;
+}
+
+/// The paper's configuration for "beauty", "sports", "toys" or "yelp", with Padding::paper. `items` is left at 0.
+[[nodiscard]] inline ELCRecOptions preset(std::string_view name) {
+  ELCRecOptions o;
+  o.padding = Padding::paper;
+  if (name == "beauty") {
+    o.trade_off = 10;
+    return o;
+  }
+  o.prototype = Prototype::concat;
+  if (name == "sports") {
+    o.layers = 2;
+    o.intents = 512;
+    o.trade_off = 1;
+  } else if (name == "toys") {
+    o.layers = 3;
+    o.intents = 512;
+    o.trade_off = 1;
+  } else {
+    require(name == "yelp", "preset: found '", name, "', expected beauty, sports, toys or yelp");
+    o.layers = 2;
+  }
+  return o;
+}
+
+}  // namespace elcrec

@@ -1,0 +1,352 @@
+#pragma once
+
+#include <atomic>
+#include <chrono>
+#include <cmath>
+#include <concepts>
+#include <cstdint>
+#include <filesystem>
+#include <limits>
+#include <map>
+#include <numeric>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "elcrec/cluster/k_means.hpp"
+#include "elcrec/core/error.hpp"
+#include "elcrec/data/leave_one_out.hpp"
+#include "elcrec/data/negative_sampler.hpp"
+#include "elcrec/data/views.hpp"
+#include "elcrec/eval/evaluate.hpp"
+#include "elcrec/io/checkpoint.hpp"
+#include "elcrec/loss/pooling.hpp"
+#include "elcrec/model/training_pass.hpp"
+#include "elcrec/optim/clip_gradients.hpp"
+#include "elcrec/optim/optimizer.hpp"
+#include "elcrec/optim/schedule.hpp"
+
+namespace elcrec {
+
+struct TrainerOptions {
+  Index epochs = 300;
+  Index batch_size = 256;
+  int patience = 40;  ///< stop after so many epochs without a better validation NDCG
+  int metric_cutoff = 20;  ///< k of that NDCG
+  std::uint64_t seed = 0;
+  bool k_means_start = true;  ///< centers start from k-means over the users' pooled encodings
+  KMeansOptions k_means{};
+  double clip_norm = 0;  ///< limit of the joint gradient norm; 0 for none
+  Schedule schedule{};
+  EvaluationOptions validation{};
+  std::filesystem::path checkpoint{};  ///< where to save; empty for nowhere
+  Index checkpoint_every = 1;          ///< epochs between saves (a better model and an interruption always save)
+  const std::atomic<bool>* stop = nullptr;  ///< when it turns true, training saves and ends at the next step
+};
+
+/// What is known after an epoch.
+struct EpochReport {
+  Index epoch = 0;  ///< from 1
+  Index epochs = 0;
+  Losses losses{};  ///< means over the epoch's batches
+  double train_seconds = 0;
+  double users_per_second = 0;
+  double seconds_left = 0;  ///< if no early stop comes
+  RankingMetrics valid{};
+  bool best = false;
+  Index best_epoch = 0;
+};
+
+struct FitResult {
+  enum class End { epochs_done, early_stop, interrupted };
+  End end = End::epochs_done;
+  Index epochs = 0;      ///< finished in all, resumed ones included
+  Index best_epoch = 0;
+  double best_ndcg = 0;  ///< on the validation split
+};
+
+/// Trains a model: shuffled batches of users, one TrainingPass and one optimizer step each, validation after every epoch,
+/// early stopping, and the best weights in the model at the end. Every random number follows from `seed` and the number of
+/// the step, so the same seed gives the same bits for any number of threads, and a resumed run those of an
+/// uninterrupted one. Not thread-safe; uses the model's backend.
+template <class Model, Optimizer Opt>
+class Trainer {
+ public:
+  using Backend = typename Model::Backend;
+  using Scalar = typename Model::Scalar;
+  using Lane = typename Backend::Lane;
+  static_assert(OptimizerOn<Opt, Backend>, "the optimizer lacks a State for this backend: see optim/optimizer.hpp");
+
+  Trainer(Model& model, Opt optimizer, TrainerOptions options = {})
+      : model_(model), options_(std::move(options)), pass_(model), parameters_(parameters(model)), optimizer_(optimizer, model.backend(), parameters_) {
+    require(options_.epochs >= 1, "epochs: found ", options_.epochs, ", expected at least 1");
+    require(options_.batch_size >= 1, "batch size: found ", options_.batch_size, ", expected at least 1");
+    require(options_.patience >= 1, "patience: found ", options_.patience, ", expected at least 1");
+    require(options_.checkpoint_every >= 1, "checkpoint_every: found ", options_.checkpoint_every, ", expected at least 1");
+    require(options_.clip_norm >= 0, "clip norm: found ", options_.clip_norm, ", expected 0 (off) or more");
+  }
+
+  /// Continues where a checkpoint that this trainer's like wrote left off. Throws FileError when it holds no training
+  /// state or that of another configuration.
+  void resume(const std::filesystem::path& path) {
+    const auto file = SafetensorsFile::read(path);
+    const auto state = [&](const std::string& key) {
+      const auto found = file.metadata().find(std::string(training_prefix) + key);
+      require<FileError>(found != file.metadata().end(), path.string(), ": found no '", training_prefix, key,
+                         "' in the metadata, expected a checkpoint with training state");
+      return found->second;
+    };
+    const auto expect = [&](const std::string& key, const std::string& wanted) {
+      require<FileError>(state(key) == wanted, path.string(), ": found ", key, " = ", state(key), ", expected ", wanted, " as in this run");
+    };
+    expect("optimizer", std::string(Opt::name));
+    expect("seed", to_text(options_.seed));
+    expect("batch_size", to_text(options_.batch_size));
+    read_parameters(file, path.string(), model_.backend(), model_);
+    snapshot(best_);
+    for_each_state([&](const std::string& name, auto values) {
+      const auto host = file.read<Scalar>(std::string(training_prefix) + name);
+      require<FileError>(host.size() == static_cast<std::size_t>(values.size()), path.string(), ": tensor '", training_prefix, name,
+                         "': found ", host.size(), " values, expected ", values.size());
+      model_.backend().template copy<Scalar>(host, values.flat());
+    });
+    from_text("epoch", state("epoch"), progress_.epoch);
+    from_text("step", state("step"), progress_.step);
+    from_text("batch", state("batch"), progress_.batch);
+    from_text("best_ndcg", state("best_ndcg"), progress_.best_ndcg);
+    from_text("best_epoch", state("best_epoch"), progress_.best_epoch);
+    sums_.clear();
+    const auto saved = file.read<double>(std::string(training_prefix) + "loss_sums");
+    sums_.assign(saved.begin(), saved.end());
+    long steps = 0;
+    from_text("optimizer_steps", state("optimizer_steps"), steps);
+    optimizer_.set_steps(steps);
+    centers_started_ = true;
+  }
+
+  /// Trains until an end of FitResult; calls each callback(EpochReport) after every epoch. Throws DivergenceError when a loss
+  /// is not finite: the model then holds the best weights so far, and the checkpoint on disk is the last good one.
+  template <std::invocable<const EpochReport&>... Callbacks>
+  FitResult fit(const LeaveOneOut& split, Callbacks&&... callbacks) {
+    require(split.item_count() <= model_.item_count(), "training: found data with ", split.item_count(),
+            " items, expected at most the model's ", model_.item_count());
+    start_centers(split);
+    const UniformNegativeSampler negatives(split.dataset());
+    FitResult::End end = FitResult::End::epochs_done;
+    while (progress_.epoch < options_.epochs) {
+      if (progress_.epoch - progress_.best_epoch >= options_.patience) {
+        end = FitResult::End::early_stop;
+        break;
+      }
+      const auto began = std::chrono::steady_clock::now();
+      const Index first_batch = progress_.batch;
+      if (!train_epoch(split, negatives)) {
+        save(split);
+        end = FitResult::End::interrupted;
+        break;
+      }
+      const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
+      const EpochReport report = finish_epoch(split, seconds, first_batch);
+      (callbacks(report), ...);
+    }
+    if (end != FitResult::End::interrupted) {
+      restore(best_);
+    }
+    return {end, progress_.epoch, progress_.best_epoch, progress_.best_ndcg};
+  }
+
+  /// Writes the checkpoint now: the best weights as the model, and under `training.` all that resume needs.
+  void save(const LeaveOneOut& split) {
+    if (options_.checkpoint.empty()) {
+      return;
+    }
+    CheckpointWriter writer;
+    if constexpr (requires { model_.metadata(); }) {
+      for (const auto& [key, value] : model_.metadata()) {
+        writer.metadata(key, value);
+      }
+    }
+    const auto state = [&](const std::string& key, const std::string& value) {
+      writer.metadata(std::string(training_prefix) + key, value);
+    };
+    state("optimizer", std::string(Opt::name));
+    state("seed", to_text(options_.seed));
+    state("batch_size", to_text(options_.batch_size));
+    state("epoch", to_text(progress_.epoch));
+    state("step", to_text(progress_.step));
+    state("batch", to_text(progress_.batch));
+    state("best_ndcg", to_text(progress_.best_ndcg));
+    state("best_epoch", to_text(progress_.best_epoch));
+    state("optimizer_steps", to_text(optimizer_.steps()));
+    const auto& backend = model_.backend();
+    for_each_state([&](const std::string& name, auto values) {
+      writer.add<Backend, Scalar>(backend, std::string(training_prefix) + name, {values.size()}, values.flat());
+    });
+    writer.add<Backend, double>(backend, std::string(training_prefix) + "loss_sums", {static_cast<Index>(sums_.size())}, sums_);
+    Weights current;
+    snapshot(current);
+    if (!best_.empty()) {
+      restore(best_);
+    }
+    writer.add_parameters(backend, model_);
+    restore(current);
+    writer.add(split.dataset().item_map());
+    writer.write(options_.checkpoint);
+  }
+
+ private:
+  using Weights = std::vector<std::vector<Scalar>>;
+
+  struct Progress {
+    Index epoch = 0;  ///< finished
+    Index batch = 0;  ///< finished of the epoch under way
+    std::uint32_t step = 0;
+    double best_ndcg = -1;
+    Index best_epoch = 0;
+  };
+
+  /// Everything of a run under way that is an array of scalars.
+  template <class F>
+  void for_each_state(F f) {
+    for (const auto& p : parameters_) {
+      f("current." + p.name, p.values);
+    }
+    optimizer_.visit([&](const std::string& name, MatrixView<Scalar> values) { f(std::string(Opt::name) + "." + name, values); });
+  }
+
+  void snapshot(Weights& weights) const {
+    weights.clear();
+    for (const auto& p : parameters_) {
+      auto& host = weights.emplace_back(static_cast<std::size_t>(p.values.size()));
+      model_.backend().template copy<Scalar>(p.values.flat(), std::span<Scalar>(host));
+    }
+  }
+
+  void restore(const Weights& weights) {
+    for (std::size_t i = 0; i < weights.size(); ++i) {
+      model_.backend().template copy<Scalar>(weights[i], parameters_[i].values.flat());
+    }
+  }
+
+  void start_centers(const LeaveOneOut& split) {
+    if constexpr (Model::has_clusters) {
+      if (std::exchange(centers_started_, true) || !options_.k_means_start) {
+        return;
+      }
+      const Index n = split.user_count();
+      auto& clusters = model_.clusters;
+      require(clusters.count() <= n, "intents: found K = ", clusters.count(), " for ", n, " users, expected at most one for each user");
+      const Pooling pooling = clusters.hidden() == model_.hidden() ? Pooling::mean : Pooling::concat;
+      Matrix<Backend> users(model_.backend(), n, clusters.hidden());
+      constexpr Index block = 64;
+      model_.backend().parallel_blocks(n, block, [&](Lane& lane, Index first, Index last) {
+        TokenBatch batch;
+        batch.start(model_.max_length(), model_.padding);
+        for (Index user = first; user < last; ++user) {
+          batch.add(split.input(user, Split::train));
+        }
+        const TokenView tokens = model_.backend().stage(batch.view());
+        model_.encode(lane, tokens, [&](auto x) { pool(lane, pooling, tokens, x, users.view().slice_rows(first, last)); });
+      });
+      KMeansOptions k_means_options = options_.k_means;
+      k_means_options.seed = options_.seed;
+      k_means(model_.backend(), MatrixView<const Scalar>(users.view()), k_means_options, MatrixView<Scalar>(clusters.centers()));
+      Lane lane;
+      clusters.project(lane);
+    }
+  }
+
+  [[nodiscard]] Index batches_of(const LeaveOneOut& split) const {
+    return (split.user_count() + options_.batch_size - 1) / options_.batch_size;
+  }
+
+  /// The rest of the epoch under way. False when it was interrupted.
+  bool train_epoch(const LeaveOneOut& split, const UniformNegativeSampler& negatives) {
+    std::vector<Index> order(static_cast<std::size_t>(split.user_count()));
+    std::iota(order.begin(), order.end(), Index{0});
+    RandomEngine({options_.seed, static_cast<std::uint32_t>(progress_.epoch), static_cast<std::uint32_t>(RandomTensor::user_order)})
+        .shuffle(std::span(order));
+    const long total_steps = static_cast<long>(options_.epochs * batches_of(split));
+    while (progress_.batch < batches_of(split)) {
+      if (options_.stop != nullptr && options_.stop->load()) {
+        return false;
+      }
+      const Index first = progress_.batch * options_.batch_size;
+      const auto users = slice(std::span<const Index>(order), first, std::min(split.user_count(), first + options_.batch_size));
+      batches_.build(model_, {&split, &negatives, options_.seed, progress_.step}, users);
+      add_losses(pass_.run(batches_, options_.seed, progress_.step));
+      const auto gradients = pass_.gradients();
+      if (options_.clip_norm > 0) {
+        clip_gradients(model_.backend(), std::span(gradients), options_.clip_norm);
+      }
+      optimizer_.step(model_.backend(), parameters_, gradients, options_.schedule.factor(progress_.step, total_steps));
+      ++progress_.step;
+      ++progress_.batch;
+    }
+    return true;
+  }
+
+  void add_losses(const Losses& losses) {
+    if (!std::isfinite(losses.total)) {
+      std::string terms;
+      for (const auto& [name, value] : losses.terms) {
+        terms += (terms.empty() ? "" : ", ") + message(name, " = ", value);
+      }
+      restore(best_);
+      throw DivergenceError(message("epoch ", progress_.epoch + 1, ", batch ", progress_.batch + 1,
+                                    ": the loss is not finite (", terms, "); expected finite terms. Lower the learning rate?"));
+    }
+    sums_.resize(losses.terms.size() + 1, 0.0);
+    sums_[0] += losses.total;
+    names_.clear();
+    for (std::size_t i = 0; i < losses.terms.size(); ++i) {
+      sums_[i + 1] += losses.terms[i].second;
+      names_.push_back(losses.terms[i].first);
+    }
+  }
+
+  EpochReport finish_epoch(const LeaveOneOut& split, double seconds, Index first_batch) {
+    const auto batches = static_cast<double>(batches_of(split));
+    EpochReport report;
+    report.losses.total = sums_[0] / batches;
+    for (std::size_t i = 0; i < names_.size(); ++i) {
+      report.losses.terms.emplace_back(names_[i], sums_[i + 1] / batches);
+    }
+    sums_.clear();
+    progress_.batch = 0;
+    report.epoch = ++progress_.epoch;
+    report.epochs = options_.epochs;
+    report.train_seconds = seconds;
+    const auto users = static_cast<double>(split.user_count() - first_batch * options_.batch_size);
+    report.users_per_second = users / std::max(seconds, 1e-9);
+    report.seconds_left = seconds * static_cast<double>(options_.epochs - progress_.epoch);
+    report.valid = evaluate(std::as_const(model_), split, Split::valid, options_.validation);
+    const double ndcg = report.valid.ndcg(options_.metric_cutoff);
+    report.best = ndcg > progress_.best_ndcg;
+    if (report.best) {
+      progress_.best_ndcg = ndcg;
+      progress_.best_epoch = progress_.epoch;
+      snapshot(best_);
+    }
+    report.best_epoch = progress_.best_epoch;
+    if (report.best || progress_.epoch % options_.checkpoint_every == 0 || progress_.epoch == options_.epochs) {
+      save(split);
+    }
+    return report;
+  }
+
+  Model& model_;
+  TrainerOptions options_;
+  TrainingPass<Model> pass_;
+  StepBatches<Model> batches_;
+  std::vector<Parameter<Scalar>> parameters_;
+  typename Opt::template State<Backend> optimizer_;
+  Progress progress_;
+  Weights best_;
+  std::vector<double> sums_;  // of the epoch under way: total, then each term
+  std::vector<std::string> names_;
+  bool centers_started_ = false;
+};
+
+}  // namespace elcrec
