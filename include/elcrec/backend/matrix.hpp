@@ -14,11 +14,7 @@ class Matrix {
 
   Matrix() = default;
   Matrix(const B& backend, Index rows, Index cols)
-      : storage_(backend.template allocate<Scalar>(rows * cols)), rows_(rows), cols_(cols) {
-    require(rows >= 0 && cols >= 0, "matrix: found shape (", rows, ", ", cols, "), expected no negative extent");
-    require((Rows == Dynamic || Rows == rows) && (Cols == Dynamic || Cols == cols), "matrix: found shape (", rows, ", ",
-            cols, "), expected the fixed extents (", Rows, ", ", Cols, ")");
-  }
+      : storage_(backend.template allocate<Scalar>(checked_size(rows, cols))), rows_(rows), cols_(cols) {}
 
   [[nodiscard]] Index rows() const { return rows_; }
   [[nodiscard]] Index cols() const { return cols_; }
@@ -26,6 +22,13 @@ class Matrix {
   [[nodiscard]] MatrixView<const Scalar, Rows, Cols> view() const { return {storage_.data(), rows_, cols_}; }
 
  private:
+  static Index checked_size(Index rows, Index cols) {
+    require(rows >= 0 && cols >= 0, "matrix: found shape (", rows, ", ", cols, "), expected no negative extent");
+    require((Rows == Dynamic || Rows == rows) && (Cols == Dynamic || Cols == cols), "matrix: found shape (", rows, ", ",
+            cols, "), expected the fixed extents (", Rows, ", ", Cols, ")");
+    return rows * cols;
+  }
+
   typename B::template Buffer<Scalar> storage_;
   Index rows_ = 0;
   Index cols_ = 0;

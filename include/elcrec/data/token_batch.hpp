@@ -26,6 +26,8 @@ class TokenBatch {
     max_length_ = max_length;
     padding_ = padding;
     longest_ = 0;
+    has_targets_ = false;
+    has_negatives_ = false;
     offsets_.assign(1, 0);
     for (auto* list : {&items_, &positions_, &targets_, &negatives_, &target_tokens_, &labels_}) {
       list->clear();
@@ -34,20 +36,26 @@ class TokenBatch {
   }
 
   /// Appends a sequence: its last L items, the last one at position L - 1. Targets and negatives are parallel to the
-  /// items, 0 where there is none, or empty; either all sequences of a batch have them or none.
+  /// items, 0 where there is none, or empty. Throws ArgumentError if their number differs from the items'.
   void add(std::span<const ItemId> items, std::span<const ItemId> targets = {}, std::span<const ItemId> negatives = {}) {
     const Index n = ssize(items);
+    for (const Index count : {ssize(targets), ssize(negatives)}) {
+      require(count == 0 || count == n, "batch: found ", count, " targets or negatives for ", n, " items, expected as many or none");
+    }
+    has_targets_ = has_targets_ || !targets.empty();
+    has_negatives_ = has_negatives_ || !negatives.empty();
     const Index first = std::max<Index>(0, n - max_length_);
     const Index pad = max_length_ - (n - first);
     if (padding_ == Padding::paper) {
       for (Index p = 0; p < pad; ++p) {
-        push(padding_item, p, targets.empty() ? nullptr : &padding_item, negatives.empty() ? nullptr : &padding_item);
+        push(padding_item, p, padding_item, padding_item);
       }
     }
     for (Index i = first; i < n; ++i) {
       const auto at = static_cast<std::size_t>(i);
       if (padding_ == Padding::paper || items[at] != padding_item) {
-        push(items[at], pad + i - first, targets.empty() ? nullptr : &targets[at], negatives.empty() ? nullptr : &negatives[at]);
+        push(items[at], pad + i - first, targets.empty() ? padding_item : targets[at],
+             negatives.empty() ? padding_item : negatives[at]);
       }
     }
     const auto end = static_cast<std::int32_t>(items_.size());
@@ -98,8 +106,8 @@ class TokenBatch {
     v.offsets = offsets_;
     v.items = items_;
     v.positions = positions_;
-    v.targets = targets_;
-    v.negatives = negatives_;
+    v.targets = has_targets_ ? std::span(targets_) : std::span<const ItemId>{};
+    v.negatives = has_negatives_ ? std::span(negatives_) : std::span<const ItemId>{};
     v.target_count = static_cast<Index>(target_tokens_.size());
     v.target_tokens = target_tokens_;
     v.labels = labels_;
@@ -108,16 +116,12 @@ class TokenBatch {
   }
 
  private:
-  void push(ItemId item, Index position, const ItemId* target, const ItemId* negative) {
-    if (target != nullptr) {
-      if (*target != padding_item) {
-        target_tokens_.push_back(static_cast<std::int32_t>(items_.size()));
-      }
-      targets_.push_back(*target);
+  void push(ItemId item, Index position, ItemId target, ItemId negative) {
+    if (target != padding_item) {
+      target_tokens_.push_back(static_cast<std::int32_t>(items_.size()));
     }
-    if (negative != nullptr) {
-      negatives_.push_back(*negative);
-    }
+    targets_.push_back(target);
+    negatives_.push_back(negative);
     items_.push_back(item);
     positions_.push_back(static_cast<std::int32_t>(position));
   }
@@ -125,6 +129,8 @@ class TokenBatch {
   Index max_length_ = 1;
   Padding padding_ = Padding::masked;
   Index longest_ = 0;
+  bool has_targets_ = false;
+  bool has_negatives_ = false;
   std::vector<std::int32_t> offsets_{0};
   std::vector<std::int32_t> items_;
   std::vector<std::int32_t> positions_;

@@ -1,79 +1,84 @@
 #pragma once
 
-#include <algorithm>
 #include <cstdint>
 #include <cstring>
 
-#include "elcrec/backend/cpu/simd.hpp"
+#if defined(__AVX2__)
+#include <immintrin.h>
+#endif
+
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/random.hpp"
 
 namespace elcrec::detail {
 
+typedef std::uint32_t Words __attribute__((vector_size(32)));
+typedef std::uint64_t WideWords __attribute__((vector_size(32)));
+
+/// Products of the low halves of four 64-bit lanes: the one widening multiplication that vector units have.
+inline WideWords multiply_low(WideWords a, std::uint32_t m) {
+#if defined(__AVX2__)
+  WideWords product;
+  __m256i register_a;
+  std::memcpy(&register_a, &a, sizeof(a));
+  const __m256i result = _mm256_mul_epu32(register_a, _mm256_set1_epi64x(static_cast<long long>(m)));
+  std::memcpy(&product, &result, sizeof(product));
+  return product;
+#else
+  return (a & 0xFFFFFFFFULL) * static_cast<std::uint64_t>(m);
+#endif
+}
+
 /// Philox blocks index .. index + 7 of a stream at once: word w of block i in words[w][i]. The same bits as
-/// RandomStream::block; eight counters fill a vector register.
-inline void philox8(const RandomStream& stream, std::uint64_t index, std::uint32_t (&words)[4][8]) {
-  typedef std::uint32_t V __attribute__((vector_size(32)));
-  typedef std::uint64_t Wide __attribute__((vector_size(32)));
-  const auto multiply = [](V a, std::uint32_t m, V& high, V& low) {
-    // Even and odd lanes as 64-bit products: the one widening multiplication that vector units have.
-    Wide even;
-    std::memcpy(&even, &a, sizeof(a));
-    const Wide odd = (even >> 32) * m;
-    even = (even & 0xFFFFFFFFULL) * m;
-    V e;
-    V o;
-    std::memcpy(&e, &even, sizeof(e));
-    std::memcpy(&o, &odd, sizeof(o));
-    low = __builtin_shufflevector(e, o, 0, 8, 2, 10, 4, 12, 6, 14);
-    high = __builtin_shufflevector(e, o, 1, 9, 3, 11, 5, 13, 7, 15);
-  };
-  V c0;
-  V c1;
-  for (int i = 0; i < 8; ++i) {
-    const std::uint64_t at = index + static_cast<std::uint64_t>(i);
-    c0[i] = static_cast<std::uint32_t>(at);
-    c1[i] = static_cast<std::uint32_t>(at >> 32);
+/// RandomStream::block. A word occupies a 64-bit lane, whose upper half may hold anything, so rounds need no shuffles.
+inline void philox8(const RandomStream& stream, std::uint64_t index, Words (&words)[4]) {
+  WideWords c[2][4];
+  for (std::uint64_t half = 0; half < 2; ++half) {
+    const WideWords at = WideWords{0, 1, 2, 3} + (index + 4 * half);
+    c[half][0] = at;
+    c[half][1] = at >> 32;
+    c[half][2] = WideWords{} + stream.tensor;
+    c[half][3] = WideWords{} + stream.step;
   }
-  V c2 = V{} + stream.tensor;
-  V c3 = V{} + stream.step;
   auto key0 = static_cast<std::uint32_t>(stream.seed);
   auto key1 = static_cast<std::uint32_t>(stream.seed >> 32);
   for (int round = 0; round < philox_rounds; ++round) {
-    V high0;
-    V low0;
-    V high1;
-    V low1;
-    multiply(c0, philox_multiplier0, high0, low0);
-    multiply(c2, philox_multiplier1, high1, low1);
-    c0 = high1 ^ c1 ^ key0;
-    c1 = low1;
-    c2 = high0 ^ c3 ^ key1;
-    c3 = low0;
+    for (auto& lanes : c) {
+      const WideWords p0 = multiply_low(lanes[0], philox_multiplier0);
+      const WideWords p1 = multiply_low(lanes[2], philox_multiplier1);
+      lanes[0] = (p1 >> 32) ^ lanes[1] ^ static_cast<std::uint64_t>(key0);
+      lanes[1] = p1;
+      lanes[2] = (p0 >> 32) ^ lanes[3] ^ static_cast<std::uint64_t>(key1);
+      lanes[3] = p0;
+    }
     key0 += philox_weyl0;
     key1 += philox_weyl1;
   }
-  std::memcpy(words[0], &c0, sizeof(c0));
-  std::memcpy(words[1], &c1, sizeof(c1));
-  std::memcpy(words[2], &c2, sizeof(c2));
-  std::memcpy(words[3], &c3, sizeof(c3));
+  for (int w = 0; w < 4; ++w) {
+    Words low;
+    Words high;
+    std::memcpy(&low, &c[0][w], sizeof(low));
+    std::memcpy(&high, &c[1][w], sizeof(high));
+    words[w] = __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14);
+  }
 }
 
 /// What elements [first, first + count) of row `row` of a matrix with `columns` columns are multiplied by: 0 or
-/// mask.scale(). `first` is a multiple of 8; `factors` has room for count rounded up to a multiple of 64.
+/// mask.scale(). `first` is a multiple of 64; `factors` has room for count rounded up to a multiple of 64.
 template <class T>
 inline void dropout_factors(const DropoutMask& mask, std::uint64_t row, Index columns, Index first, Index count,
                             T* factors) {
   const T scale = static_cast<T>(mask.scale());
-  std::uint64_t block = row * static_cast<std::uint64_t>(DropoutMask::blocks(columns)) +
-                        static_cast<std::uint64_t>(first / DropoutMask::columns_per_block);
-  for (Index c = 0; c < count; c += 64, block += 8, factors += 64) {
-    std::uint32_t words[4][8];
-    philox8(mask.stream, block, words);
-    for (int i = 0; i < 8; ++i) {
-      for (int w = 0; w < 4; ++w) {
-        factors[8 * i + 2 * w] = (words[w][i] & 0xFFFFU) >= mask.threshold ? scale : T(0);
-        factors[8 * i + 2 * w + 1] = (words[w][i] >> 16) >= mask.threshold ? scale : T(0);
+  for (Index c = 0; c < count; c += DropoutMask::group_columns) {
+    Words words[4];
+    philox8(mask.stream, DropoutMask::first_block(row, (first + c) / DropoutMask::group_columns, columns), words);
+    for (Index w = 0; w < 4; ++w) {
+      const Words low = words[w] & 0xFFFFU;
+      const Words high = words[w] >> 16;
+      T* to = factors + c + 8 * w;
+      for (Index i = 0; i < 8; ++i) {
+        to[i] = low[i] >= mask.threshold ? scale : T(0);
+        to[i + 32] = high[i] >= mask.threshold ? scale : T(0);
       }
     }
   }

@@ -98,14 +98,18 @@ inline void pack(Operand<T> b, Index k0, Index depth, Index cols, T* packed) {
 
 /// One register tile: rows x tile_cols results, of which `cols` are stored.
 template <Index Rows, class T>
-inline void tile(Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add) {
+inline void tile(Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
   using V = simd::Pack<T>;
   constexpr Index w = simd::width<T>;
+  V start[2] = {};
+  if (bias != nullptr) {
+    std::memcpy(start, bias, static_cast<std::size_t>(cols) * sizeof(T));
+  }
   V sum[Rows][2];
 #pragma GCC unroll 12
   for (Index m = 0; m < Rows; ++m) {
-    sum[m][0] = V{};
-    sum[m][1] = V{};
+    sum[m][0] = start[0];
+    sum[m][1] = start[1];
   }
   for (Index k = 0; k < depth; ++k) {
     const V b0 = simd::load(packed + k * tile_cols<T>);
@@ -137,19 +141,19 @@ inline void tile(Operand<T> a, const T* packed, Index depth, T* y, Index stride,
 
 /// tile<rows> for a number of rows known at run time, at most Rows.
 template <Index Rows, class T>
-inline void tile_of(Index rows, Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add) {
+inline void tile_of(Index rows, Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
   if (rows == Rows) {
-    tile<Rows>(a, packed, depth, y, stride, cols, add);
+    tile<Rows>(a, packed, depth, y, stride, cols, add, bias);
   } else if constexpr (Rows > 1) {
-    tile_of<Rows - 1>(rows, a, packed, depth, y, stride, cols, add);
+    tile_of<Rows - 1>(rows, a, packed, depth, y, stride, cols, add, bias);
   }
 }
 
 }  // namespace detail
 
-/// y = or += a · b. `packed` has room for packed_size(depth, y.cols()) elements, aligned to a register.
+/// y = or += a · b, or y = a · b + bias in every row where `bias` is given. `packed` has room for packed_size(depth, y.cols()) elements, aligned to a register.
 template <class T>
-void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write write, T* packed) {
+void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write write, const T* bias, T* packed) {
   constexpr Index nr = tile_cols<T>;
   constexpr Index mr = tile_rows<T>;
   for (Index k0 = 0; k0 < depth; k0 += depth_block) {
@@ -160,7 +164,8 @@ void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write wr
       const Operand<T> rows{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
       const Index count = std::min(mr, y.rows() - m);
       for (Index n = 0; n < y.cols(); n += nr) {
-        detail::tile_of<mr>(count, rows, packed + n * kc, kc, y.row(m) + n, y.stride(), std::min(nr, y.cols() - n), add);
+        detail::tile_of<mr>(count, rows, packed + n * kc, kc, y.row(m) + n, y.stride(), std::min(nr, y.cols() - n), add,
+                            bias != nullptr && k0 == 0 ? bias + n : nullptr);
       }
     }
   }

@@ -79,10 +79,11 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   void linear(In x, In w, In b, Out y) {
-    for (Index t = 0; t < y.rows(); ++t) {
-      std::copy_n(b.data(), y.cols(), y.row(t));
+    if (is_small(y, x.cols())) {
+      Base::linear(x, w, b, y);
+      return;
     }
-    multiply_nt(x, w, y, Write::add);
+    multiply({x.data(), x.stride(), 1}, {w.data(), w.stride(), 1}, x.cols(), y, Write::replace, b.data());
   }
 
   // ---- encoder --------------------------------------------------------------------------------------------------
@@ -140,23 +141,25 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   void gelu(In x, Out y) const {
-    for_each_register(x, [&](V v, Index t, Index c, auto put) {
+    for_each_register(x, [&](auto part, Index t, Index c) {
       V cdf;
       V bell;
+      const V v = part.load(x.row(t) + c);
       simd::normal_cdf(v, cdf, bell);
-      put(y.row(t) + c, v * cdf);
+      part.store(y.row(t) + c, v * cdf);
     });
   }
 
   void gelu_backward(In x, In dy, Out y, Out dx) const {
     const T density = static_cast<T>(0.39894228040143267794);
-    for_each_register(x, [&](V v, Index t, Index c, auto put) {
+    for_each_register(x, [&](auto part, Index t, Index c) {
       V cdf;
       V bell;
+      const V v = part.load(x.row(t) + c);
+      const V d = part.load(dy.row(t) + c);
       simd::normal_cdf(v, cdf, bell);
-      const V d = load_some(dy.row(t) + c, std::min(width, x.cols() - c));
-      put(y.row(t) + c, v * cdf);
-      put(dx.row(t) + c, d * (cdf + v * bell * density));
+      part.store(y.row(t) + c, v * cdf);
+      part.store(dx.row(t) + c, d * (cdf + v * bell * density));
     });
   }
 
@@ -467,9 +470,9 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
-  void multiply(gemm::Operand<T> a, gemm::Operand<T> b, Index depth, Out y, Write write) {
+  void multiply(gemm::Operand<T> a, gemm::Operand<T> b, Index depth, Out y, Write write, const T* bias = nullptr) {
     const auto frame = workspace().frame();
-    gemm::multiply(a, b, depth, y, write, workspace().template array<T>(gemm::packed_size<T>(depth, y.cols())).data());
+    gemm::multiply(a, b, depth, y, write, bias, workspace().template array<T>(gemm::packed_size<T>(depth, y.cols())).data());
   }
 
   /// Σ over [0, n) of what f gives for a register or for one element.
@@ -483,24 +486,31 @@ class CpuLane : public ReferenceLane<T> {
     return simd::sum<T>(total) + rest;
   }
 
-  /// A register with the first n elements of p and zeros behind them.
-  static V load_some(const T* p, Index n) {
-    V v{};
-    std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
-    return v;
-  }
+  /// A whole register in memory, or the first elements of one.
+  struct WholeRegister {
+    static V load(const T* p) { return simd::load(p); }
+    static void store(T* p, V v) { simd::store<T>(p, v); }
+  };
+  struct PartOfRegister {
+    Index n;
+    V load(const T* p) const {
+      V v{};
+      std::memcpy(&v, p, static_cast<std::size_t>(n) * sizeof(T));
+      return v;
+    }
+    void store(T* p, V v) const { std::memcpy(p, &v, static_cast<std::size_t>(n) * sizeof(T)); }
+  };
 
-  /// f(register, row, first column, put) over x, where put(p, v) stores the columns that exist.
+  /// f(part, row, first column) for the registers that cover a matrix shaped like x; `part` loads and stores.
   template <class F>
   static void for_each_register(In x, F f) {
     for (Index t = 0; t < x.rows(); ++t) {
       Index c = 0;
       for (; c + width <= x.cols(); c += width) {
-        f(simd::load(x.row(t) + c), t, c, [](T* p, V v) { simd::store<T>(p, v); });
+        f(WholeRegister{}, t, c);
       }
-      if (const Index rest = x.cols() - c; rest > 0) {
-        f(load_some(x.row(t) + c, rest), t, c,
-          [rest](T* p, V v) { std::memcpy(p, &v, static_cast<std::size_t>(rest) * sizeof(T)); });
+      if (c < x.cols()) {
+        f(PartOfRegister{x.cols() - c}, t, c);
       }
     }
   }
@@ -515,10 +525,7 @@ class CpuLane : public ReferenceLane<T> {
     simd::each<T>(
         n, [&](Index i) { const V v = simd::load(z + i); best = v > best ? v : best; },
         [&](Index i) { single = std::max(single, z[i]); });
-    for (Index i = 0; i < width; ++i) {
-      single = std::max(single, best[i]);
-    }
-    return single;
+    return std::max(single, simd::maximum<T>(best));
   }
 
   struct LargestAndSum {
@@ -556,19 +563,21 @@ class CpuLane : public ReferenceLane<T> {
   /// Room for dropout_factors of `columns` elements.
   T* factor_row(Index columns) { return workspace().template array<T>((columns + 63) / 64 * 64).data(); }
 
-  /// Which tokens of a sequence may be keys, prepared once for all its queries and heads.
+  /// Which tokens of a sequence may be keys, prepared once for all its queries and heads. Rows of scores are worked on in a
+  /// padded copy, so that every step is whole registers.
   class KeyRow {
    public:
     KeyRow(CpuLane& lane, const TokenView& tokens, Index s)
-        : n_(tokens.length(s)),
-          padded_((n_ + width - 1) / width * width),
-          real_(lane.workspace().template array<T>(padded_).data()),
-          scratch_(lane.workspace().template array<T>(padded_).data()),
-          first_real_(n_) {
+        : n_(tokens.length(s)), padded_((n_ + width - 1) / width * width), first_real_(n_) {
+      real_ = lane.workspace().template array<T>(padded_).data();
+      hidden_ = lane.workspace().template array<T>(padded_).data();
+      scratch_ = lane.workspace().template array<T>(padded_).data();
       std::fill_n(real_, padded_, T(0));
+      std::fill_n(hidden_, padded_, -std::numeric_limits<T>::infinity());
       for (Index j = n_ - 1; j >= 0; --j) {
         if (tokens.item(tokens.begin(s) + j) != padding_item) {
           real_[j] = T(1);
+          hidden_[j] = T(0);
           first_real_ = j;
         }
       }
@@ -580,32 +589,37 @@ class CpuLane : public ReferenceLane<T> {
       const bool any = first_real_ < reach;
       const Index keys = any ? reach : n_;
       std::copy_n(p, keys, scratch_);
-      std::fill(scratch_ + keys, scratch_ + padded_, -std::numeric_limits<T>::infinity());
-      // Subtracting the maximum over hidden keys too would do no harm but to accuracy, so they are left out of it.
-      T largest = -std::numeric_limits<T>::infinity();
-      for (Index j = any ? first_real_ : 0; j < keys; ++j) {
-        largest = !any || real_[j] != T(0) ? std::max(largest, scratch_[j]) : largest;
+      std::fill(scratch_ + keys, scratch_ + (keys + width - 1) / width * width, -std::numeric_limits<T>::infinity());
+      V largest = simd::broadcast(-std::numeric_limits<T>::infinity());
+      for (Index j = 0; j < keys; j += width) {
+        V v = simd::load(scratch_ + j);
+        v = any ? v + simd::load(hidden_ + j) : v;
+        largest = v > largest ? v : largest;
       }
+      const T shift = simd::maximum<T>(largest);
       V total{};
       for (Index j = 0; j < keys; j += width) {
-        V e = simd::exp(scale * (simd::load(scratch_ + j) - largest));
-        e = any ? e * simd::load(real_ + j) : e;
+        V e = simd::exp(scale * (simd::load(scratch_ + j) - shift));
+        if (any) {
+          e = simd::load(real_ + j) != T(0) ? e : V{};  // not a product: e may be infinite where a key is hidden
+        }
         simd::store<T>(scratch_ + j, e);
         total += e;
       }
       const T inverse = T(1) / simd::sum<T>(total);
-      for (Index j = 0; j < keys; ++j) {
-        p[j] = scratch_[j] * inverse;
-      }
+      simd::each<T>(
+          keys, [&](Index j) { simd::store<T>(p + j, simd::load(scratch_ + j) * inverse); },
+          [&](Index j) { p[j] = scratch_[j] * inverse; });
       std::fill(p + keys, p + n_, T(0));
     }
 
    private:
     Index n_;
     Index padded_;
-    T* real_;
-    T* scratch_;
     Index first_real_;
+    T* real_;    // 1 for keys, 0 for item 0
+    T* hidden_;  // 0 for keys, -inf for item 0
+    T* scratch_;
   };
 
   /// weights_j = p_j times the dropout factor of (query i, key j) of head h.
@@ -619,7 +633,7 @@ class CpuLane : public ReferenceLane<T> {
     const auto frame = workspace().frame();
     const Index columns = DropoutMask::head_columns(tokens.max_length);
     const Index begin = tokens.begin(s);
-    const Index first = tokens.position(begin) / DropoutMask::columns_per_block * DropoutMask::columns_per_block;
+    const Index first = tokens.position(begin) / DropoutMask::group_columns * DropoutMask::group_columns;
     const Index count = tokens.position(begin + n - 1) + 1 - first;
     T* factors = factor_row(count);
     detail::dropout_factors(dropout, tokens.random_row(s, begin + i), heads * columns, h * columns + first, count, factors);

@@ -74,6 +74,16 @@ inline T sum(Pack<T> v) {
   return lanes[0];
 }
 
+/// The largest lane.
+template <class T>
+inline T maximum(Pack<T> v) {
+  T best = v[0];
+  for (Index i = 1; i < width<T>; ++i) {
+    best = v[i] > best ? v[i] : best;
+  }
+  return best;
+}
+
 /// Calls pack(i) for whole registers of [0, n) and single(i) for the rest.
 template <class T, class OnPack, class OnSingle>
 inline void each(Index n, OnPack pack, OnSingle single) {
@@ -115,13 +125,13 @@ inline void add_scaled(T a, const T* x, T* y, Index n) {
       n, [&](Index i) { store<T>(y + i, load(y + i) + factor * load(x + i)); }, [&](Index i) { y[i] += a * x[i]; });
 }
 
-/// e^x within 2 units in the last place for x in [-87.3, 88.7]; x is clamped to that range (so e^-inf is 1.2e-38, not 0).
+/// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not 0).
 /// Cody-Waite reduction to |r| <= ln2/2 and a Taylor polynomial of degree 7.
 inline Pack<float> exp(Pack<float> x) {
   using V = Pack<float>;
   using I = Pack<std::int32_t>;
   const V low = broadcast(-87.3F);
-  const V high = broadcast(88.7F);
+  const V high = broadcast(88.3F);  // beyond 88.37, 2^n alone would overflow
   x = x < low ? low : x;
   x = x > high ? high : x;
   const V magic = broadcast(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer

@@ -1,0 +1,945 @@
+// The conformance suite: every operation of core/concepts.hpp on every backend against ReferenceLane<double>.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <array>
+#include <atomic>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <stdexcept>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+#include "elcrec/backend/cpu.hpp"
+#include "elcrec/backend/reference.hpp"
+#include "support.hpp"
+
+namespace el = elcrec;
+using el::AttentionMask;
+using el::Index;
+using el::ItemId;
+using el::Padding;
+using el::Write;
+using el::test::BatchShape;
+using el::test::random_batch;
+using el::test::to_device;
+using el::test::to_host;
+
+/// A new backend is added here.
+#define EVERY_BACKEND el::BasicCpu<float>, el::BasicCpu<double>, el::BasicReference<float>
+
+namespace {
+
+/// Where an operation runs: on ReferenceLane<double>, whose results are expected, or on the backend under test.
+struct OnReference {};
+struct OnBackend {};
+
+/// Largest difference, relative to the largest expected magnitude, but at least to 0.01 (inputs are of the order of 1).
+template <class T>
+constexpr double tolerance = std::is_same_v<T, float> ? 2e-5 : 1e-12;
+
+/// A matrix in both places with the same values, in rows that may be farther apart than they are long.
+template <class B>
+struct Both {
+  using T = typename B::Scalar;
+
+  Both(const B& b, Index rows, Index cols, std::vector<double> values, Index gap = 0)
+      : backend(b), columns(cols), expected(el::Reference(), rows, cols + gap), found(b, rows, cols + gap) {
+    std::vector<T> rounded(static_cast<std::size_t>(expected.view().size()), T(-77));
+    for (Index r = 0; r < rows; ++r) {
+      for (Index c = 0; c < cols; ++c) {
+        rounded[static_cast<std::size_t>(r * (cols + gap) + c)] = static_cast<T>(values[static_cast<std::size_t>(r * cols + c)]);
+      }
+    }
+    std::copy(rounded.begin(), rounded.end(), expected.view().data());
+    backend.template copy<T>(rounded, found.view().flat());
+  }
+
+  el::MatrixView<double> operator()(OnReference) { return expected.view().slice_cols(0, columns); }
+  el::MatrixView<T> operator()(OnBackend) { return found.view().slice_cols(0, columns); }
+
+  /// Whether both are equal within the tolerance, and nothing was written between the rows.
+  void check(double factor = 1.0) {
+    const auto a = to_host<double>(el::Reference(), std::span<const double>(expected.view().flat()));
+    const auto b = to_host<T>(backend, std::span<const T>(found.view().flat()));
+    double largest = 0.01;
+    double worst = 0;
+    std::size_t at = 0;
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      const bool inside = static_cast<Index>(i) % expected.cols() < columns;
+      largest = inside && std::isfinite(a[i]) ? std::max(largest, std::abs(a[i])) : largest;
+      const double difference = a[i] == static_cast<double>(b[i]) ? 0.0 : std::abs(a[i] - static_cast<double>(b[i]));
+      if (!(difference <= worst)) {
+        worst = difference;
+        at = i;
+      }
+    }
+    const Index row = expected.cols() > 0 ? static_cast<Index>(at) / expected.cols() : 0;
+    const Index col = expected.cols() > 0 ? static_cast<Index>(at) % expected.cols() : 0;
+    CAPTURE(expected.rows());
+    CAPTURE(columns);
+    CAPTURE(largest);
+    INFO("worst difference " << worst << " at (" << row << ", " << col << ")");
+    CHECK(worst <= factor * tolerance<T> * largest);
+  }
+
+  B backend;
+  Index columns;
+  el::Matrix<el::Reference> expected;
+  el::Matrix<B> found;
+};
+
+/// Integers, spans of which operations read or write, in both places.
+template <class B, class U>
+struct BothArray {
+  BothArray(const B& b, std::vector<U> values) : backend(b), expected(std::move(values)), found(to_device(b, expected)) {}
+  std::span<U> operator()(OnReference) { return expected; }
+  std::span<U> operator()(OnBackend) { return {found.data(), expected.size()}; }
+  void check() { CHECK(to_host<U>(backend, std::span<const U>(found.data(), expected.size())) == expected); }
+
+  B backend;
+  std::vector<U> expected;
+  typename B::template Buffer<U> found;
+};
+
+template <class B>
+struct Suite {
+  using T = typename B::Scalar;
+  B backend{};
+  std::uint64_t seed = 0;
+
+  /// N(0, 1); every second matrix has a gap between its rows.
+  Both<B> matrix(Index rows, Index cols, double deviation = 1.0) {
+    const Index gap = ++seed % 2 == 0 ? 3 : 0;
+    return {backend, rows, cols, el::test::random_values(seed, rows * cols, deviation), gap};
+  }
+  /// The same without gap.
+  Both<B> dense(Index rows, Index cols, double deviation = 1.0) {
+    return {backend, rows, cols, el::test::random_values(++seed, rows * cols, deviation)};
+  }
+  /// Multiples of 1/4 in [-2, 2]: their dot products are exact in float too, and there are ties.
+  Both<B> grid(Index rows, Index cols) {
+    el::RandomEngine random({.seed = ++seed});
+    std::vector<double> values(static_cast<std::size_t>(rows * cols));
+    for (auto& v : values) {
+      v = (static_cast<double>(random.below(17)) - 8) / 4;
+    }
+    return {backend, rows, cols, values, seed % 2 == 0 ? 2 : 0};
+  }
+  template <class U>
+  BothArray<B, U> array(std::vector<U> values) {
+    return {backend, std::move(values)};
+  }
+  /// n numbers below `bound`.
+  BothArray<B, std::int32_t> ids(Index n, Index bound) {
+    el::RandomEngine random({.seed = ++seed});
+    std::vector<std::int32_t> values(static_cast<std::size_t>(n));
+    for (auto& v : values) {
+      v = static_cast<std::int32_t>(random.below(static_cast<std::uint32_t>(bound)));
+    }
+    return array(values);
+  }
+
+  /// f(lane, place) in both places.
+  template <class F>
+  void run(F f) {
+    el::ReferenceLane<double> lane;
+    f(lane, OnReference{});
+    backend.parallel_for(1, [&](auto& own, Index) { f(own, OnBackend{}); });
+  }
+
+  [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnReference) const { return batch.view(); }
+  [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnBackend) const { return backend.stage(batch.view()); }
+};
+
+template <class Lane>
+constexpr auto scalar_of(const Lane&, double value) {
+  return static_cast<typename Lane::Scalar>(value);
+}
+
+constexpr std::array<Index, 17> sizes{1, 2, 3, 5, 7, 8, 13, 31, 32, 33, 50, 64, 65, 100, 200, 256, 300};
+constexpr Write both_writes[] = {Write::replace, Write::add};
+constexpr AttentionMask both_masks[] = {AttentionMask::causal, AttentionMask::bidirectional};
+
+/// Batches of all kinds: empty ones, empty sequences, sequences of one token, cut ones, item 0 in the middle, only item 0.
+std::vector<el::TokenBatch> batches() {
+  std::vector<el::TokenBatch> list;
+  std::uint64_t seed = 0;
+  for (const auto padding : {Padding::paper, Padding::masked}) {
+    list.push_back(random_batch(++seed, {.lengths = {}}, padding));
+    list.push_back(random_batch(++seed, {.lengths = {1}, .max_length = 1}, padding));
+    list.push_back(random_batch(++seed, {.lengths = {0, 1, 4, 0, 12, 3, 10}, .max_length = 10}, padding));
+    list.push_back(random_batch(++seed, {.lengths = {3, 9, 1, 17, 33, 50, 8}, .max_length = 50, .masked = 0.4}, padding));
+    list.push_back(random_batch(++seed, {.lengths = {5, 7}, .max_length = 7, .masked = 1.0}, padding));
+    list.push_back(random_batch(++seed, {.lengths = {70, 31, 64}, .max_length = 70, .masked = 0.1}, padding));
+  }
+  return list;
+}
+
+}  // namespace
+
+// ---- elementwise and reductions -----------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("elementwise operations", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index rows : {0, 1, 3, 8, 65}) {
+    for (const Index cols : sizes) {
+      auto x = suite.matrix(rows, cols);
+      auto y = suite.matrix(rows, cols);
+      auto row = suite.matrix(1, cols);
+      suite.run([&](auto& lane, auto on) {
+        lane.add_scaled(scalar_of(lane, 0.75), x(on), y(on));
+        lane.add_row(scalar_of(lane, -1.5), row(on), y(on));
+        lane.scale(scalar_of(lane, 1.25), y(on));
+        lane.add_column_sum(y(on), row(on));
+      });
+      y.check();
+      row.check(4);
+      suite.run([&](auto& lane, auto on) {
+        lane.column_mean(x(on), row(on));
+        lane.copy(x(on), y(on));
+      });
+      y.check(0);
+      row.check();
+      suite.run([&](auto& lane, auto on) { lane.fill(y(on), scalar_of(lane, 3)); });
+      y.check(0);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("sums", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index rows : {0, 1, 7, 64}) {
+    for (const Index cols : sizes) {
+      auto x = suite.matrix(rows, cols);
+      auto y = suite.matrix(rows, cols);
+      auto sums = suite.template array<double>({0.5, 0.25});
+      suite.run([&](auto& lane, auto on) {
+        lane.add_dot(2.0, x(on), y(on), sums(on).data());
+        lane.add_sum(-0.5, x(on), sums(on).data() + 1);
+      });
+      const auto found = to_host<double>(suite.backend, std::span<const double>(sums(OnBackend{})));
+      const double scale = 1 + std::sqrt(static_cast<double>(rows * cols));  // of a sum of as many N(0, 1)
+      CHECK(std::abs(found[0] - sums.expected[0]) < 2 * tolerance<typename B::Scalar> * scale);
+      CHECK(std::abs(found[1] - sums.expected[1]) < 2 * tolerance<typename B::Scalar> * scale);
+    }
+  }
+}
+
+// ---- products -----------------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("products", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  const auto check = [&](Index m, Index n, Index k) {
+    CAPTURE(m);
+    CAPTURE(n);
+    CAPTURE(k);
+    for (const auto write : both_writes) {
+      auto x = suite.matrix(m, k);
+      auto xt = suite.matrix(k, m);
+      auto w = suite.matrix(k, n);
+      auto wt = suite.matrix(n, k);
+      auto y = suite.matrix(m, n);
+      suite.run([&](auto& lane, auto on) { lane.multiply_nt(x(on), wt(on), y(on), write); });
+      y.check();
+      suite.run([&](auto& lane, auto on) { lane.multiply_nn(x(on), w(on), y(on), write); });
+      y.check();
+      suite.run([&](auto& lane, auto on) { lane.multiply_tn(xt(on), w(on), y(on), write); });
+      y.check();
+    }
+    auto x = suite.matrix(m, k);
+    auto w = suite.matrix(n, k);
+    auto b = suite.matrix(1, n);
+    auto y = suite.matrix(m, n);
+    suite.run([&](auto& lane, auto on) { lane.linear(x(on), w(on), b(on), y(on)); });
+    y.check();
+  };
+  el::RandomEngine random({.seed = 1});
+  const auto draw = [&] { return sizes[random.below(sizes.size())]; };
+  for (int i = 0; i < 40; ++i) {
+    const Index m = draw();
+    const Index n = draw();
+    check(m, n, std::min<Index>(draw(), 3000000 / (m * n)));
+  }
+  check(0, 5, 3);
+  check(5, 0, 3);
+  check(20, 20, 0);
+  check(13, 33, 600);  // deeper than a block of the packed operand
+}
+
+// ---- encoder ------------------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("embedding", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const auto& batch : batches()) {
+    const Index t = batch.tokens();
+    for (const Index d : {1, 8, 33}) {
+      auto table = suite.matrix(21, d);
+      auto positions = suite.matrix(batch.view().max_length, d);
+      auto y = suite.matrix(t, d);
+      auto dpositions = suite.matrix(batch.view().max_length, d);
+      suite.run([&](auto& lane, auto on) {
+        lane.embed(suite.tokens(batch, on), table(on), positions(on), y(on));
+        lane.position_gradient(suite.tokens(batch, on), y(on), dpositions(on));
+      });
+      y.check();
+      dpositions.check();
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("layer norm", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index rows : {0, 1, 13}) {
+    for (const Index d : sizes) {
+      if (d == 1) {
+        continue;  // the variance of one number is 0, so the result is rounding error times 1 / sqrt(eps)
+      }
+      auto x = suite.matrix(rows, d);
+      auto gamma = suite.dense(1, d);
+      auto beta = suite.dense(1, d);
+      auto normalised = suite.matrix(rows, d);
+      auto rstd = suite.dense(1, rows);
+      auto y = suite.matrix(rows, d);
+      suite.run([&](auto& lane, auto on) {
+        lane.layer_norm(x(on), gamma(on), beta(on), scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
+      });
+      // Two numbers close to each other lose digits in the difference, whatever the implementation.
+      const double factor = d < 8 ? 50 : 1;
+      normalised.check(factor);
+      rstd.check(factor);
+      y.check(factor);
+
+      auto dy = suite.matrix(rows, d);
+      auto dx = suite.matrix(rows, d);
+      auto dgamma = suite.dense(1, d);
+      auto dbeta = suite.dense(1, d);
+      suite.run([&](auto& lane, auto on) {
+        lane.layer_norm_backward(normalised(on), rstd(on), gamma(on), dy(on), dx(on), dgamma(on), dbeta(on));
+        lane.layer_norm_backward(normalised(on), rstd(on), gamma(on), dy(on), dy(on), dgamma(on), dbeta(on));
+      });
+      dx.check(factor);
+      dy.check(factor);
+      dgamma.check(factor);
+      dbeta.check(factor);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("gelu", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index rows : {0, 1, 13}) {
+    for (const Index d : sizes) {
+      for (const double deviation : {0.02, 1.0, 30.0}) {
+        auto x = suite.matrix(rows, d, deviation);
+        auto y = suite.matrix(rows, d);
+        auto dy = suite.matrix(rows, d);
+        auto dx = suite.matrix(rows, d);
+        suite.run([&](auto& lane, auto on) { lane.gelu(x(on), y(on)); });
+        y.check();
+        suite.run([&](auto& lane, auto on) {
+          lane.gelu_backward(x(on), dy(on), y(on), dx(on));
+          lane.gelu_backward(x(on), dy(on), y(on), dy(on));
+        });
+        y.check();
+        dx.check();
+        dy.check();
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("dropout", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  const el::DropoutMask half({.seed = 3, .step = 4, .tensor = 5}, 0.5);
+  const el::DropoutMask most({.seed = 0xFFFFFFFFFFULL, .step = 4, .tensor = 5}, 0.9);
+  for (const auto& batch : batches()) {
+    for (const Index d : sizes) {
+      for (const auto& mask : {half, most, el::DropoutMask()}) {
+        auto x = suite.matrix(batch.tokens(), d);
+        suite.run([&](auto& lane, auto on) { lane.dropout(suite.tokens(batch, on), mask, x(on)); });
+        x.check();
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("attention", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  const el::DropoutMask some({.seed = 3, .step = 4, .tensor = 5}, 0.4);
+  struct Shape {
+    Index heads;
+    Index hidden;
+    double deviation;
+  };
+  for (const auto& batch : batches()) {
+    const Index t = batch.tokens();
+    const Index keys = batch.view().longest;
+    for (const auto& [heads, d, deviation] : {Shape{1, 1, 1}, {2, 8, 1}, {2, 64, 1}, {3, 39, 1}, {4, 32, 5}}) {
+      for (const auto visible : both_masks) {
+        for (const auto& mask : {some, el::DropoutMask()}) {
+          CAPTURE(t);
+          CAPTURE(heads);
+          auto qkv = suite.matrix(t, 3 * d, deviation);
+          auto p = suite.matrix(t, heads * keys);
+          auto context = suite.matrix(t, d);
+          // Columns behind a shorter sequence are nobody's.
+          suite.run([&](auto& lane, auto on) {
+            lane.fill(p(on), scalar_of(lane, 0));
+            lane.attention(suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), context(on));
+          });
+          const double factor = deviation > 1 ? 10 : 1;  // scores up to 100, whose error the exponential multiplies
+          p.check(factor);
+          context.check(factor);
+          auto dcontext = suite.matrix(t, d);
+          auto dqkv = suite.matrix(t, 3 * d);
+          suite.run([&](auto& lane, auto on) {
+            lane.attention_backward(suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), dcontext(on), dqkv(on));
+          });
+          dqkv.check(factor);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("attention is not disturbed by a hidden key with an enormous score", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  el::TokenBatch batch;
+  batch.start(3, Padding::paper);
+  batch.add(std::vector<ItemId>{4, 0, 5});
+  // One head of width 1: query 1 everywhere; keys 0, 1000 (item 0, hidden), 1.
+  Both<B> qkv(suite.backend, 3, 3, {1, 0, 1, 1, 1000, 2, 1, 1, 3});
+  auto p = suite.dense(3, 3);
+  auto context = suite.dense(3, 1);
+  suite.run([&](auto& lane, auto on) {
+    lane.attention(suite.tokens(batch, on), 1, AttentionMask::bidirectional, {}, qkv(on), p(on), context(on));
+  });
+  p.check();
+  context.check();
+  CHECK(context.expected.view()(0, 0) == doctest::Approx((1 + 3 * std::exp(1)) / (1 + std::exp(1))));
+}
+
+// ---- pooling and rows ---------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("pooling", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const auto& batch : batches()) {
+    const Index s = batch.sequences();
+    for (const Index d : {1, 8, 33}) {
+      const Index wide = batch.view().max_length * d;
+      auto x = suite.matrix(batch.tokens(), d);
+      auto mean = suite.matrix(s, d);
+      auto last = suite.matrix(s, d);
+      auto concat = suite.matrix(s, wide);
+      suite.run([&](auto& lane, auto on) {
+        const auto tokens = suite.tokens(batch, on);
+        lane.mean_pool(tokens, x(on), mean(on));
+        lane.last_pool(tokens, x(on), last(on));
+        lane.concat_pool(tokens, x(on), concat(on));
+      });
+      mean.check();
+      last.check(0);
+      concat.check(0);
+      suite.run([&](auto& lane, auto on) {
+        const auto tokens = suite.tokens(batch, on);
+        lane.mean_pool_backward(tokens, mean(on), x(on));
+        lane.concat_pool_backward(tokens, concat(on), x(on));
+      });
+      x.check();
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("normalised rows", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index d : sizes) {
+    auto x = suite.matrix(6, d);
+    suite.run([&](auto& lane, auto on) { lane.fill(x(on).slice_rows(2, 3), scalar_of(lane, 0)); });
+    auto norms = suite.dense(1, 6);
+    auto y = suite.matrix(6, d);
+    suite.run([&](auto& lane, auto on) { lane.normalize_rows(x(on), norms(on), y(on)); });
+    y.check();
+    norms.check();
+    // A row of zeros has the norm 1e-12, and so derivatives that would hide the others.
+    suite.run([&](auto& lane, auto on) {
+      lane.normalize_rows(x(on), norms(on), x(on));
+      lane.fill(norms(on).slice_cols(2, 3), scalar_of(lane, 1));
+    });
+    x.check();
+    auto dy = suite.matrix(6, d);
+    auto dx = suite.matrix(6, d);
+    suite.run([&](auto& lane, auto on) {
+      lane.normalize_rows_backward(y(on), norms(on), dy(on), dx(on));
+      lane.normalize_rows_backward(y(on), norms(on), dy(on), dy(on));
+    });
+    dx.check(d == 1 ? 1e6 : 10);  // of one column the derivative is 0, here rounding
+    dy.check(d == 1 ? 1e6 : 10);
+  }
+}
+
+TEST_CASE_TEMPLATE("nearest center", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index rows : {0, 1, 3, 63, 64, 65, 130}) {
+    for (const Index k : {1, 2, 7, 64, 65, 300}) {
+      for (const Index d : {1, 2, 64}) {  // with few columns there are many ties: the lowest id wins
+        auto x = suite.grid(rows, d);
+        auto centers = suite.grid(k, d);
+        auto ids = suite.ids(rows, 5);
+        suite.run([&](auto& lane, auto on) { lane.nearest(x(on), centers(on), ids(on)); });
+        ids.check();
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("selected rows", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index d : sizes) {
+    auto table = suite.matrix(11, d);
+    auto y = suite.matrix(30, d);
+    auto ids = suite.ids(30, 11);
+    for (const auto write : both_writes) {
+      suite.run([&](auto& lane, auto on) { lane.gather_rows(table(on), ids(on), y(on), write); });
+      y.check();
+    }
+    suite.run([&](auto& lane, auto on) { lane.scatter_add_rows(y(on), ids(on), table(on)); });
+    table.check();
+  }
+  auto values = suite.ids(11, 1000);
+  auto ids = suite.ids(30, 11);
+  auto out = suite.ids(30, 2);
+  suite.run([&](auto& lane, auto on) { lane.gather_ids(values(on), ids(on), out(on)); });
+  out.check();
+  for (const auto& batch : batches()) {
+    auto samples = suite.ids(batch.sequences(), 9);
+    auto rows = suite.ids(batch.tokens(), 1);
+    suite.run([&](auto& lane, auto on) { lane.expand_ids(suite.tokens(batch, on), samples(on), rows(on)); });
+    rows.check();
+  }
+}
+
+// ---- losses -------------------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("pairwise next-item loss", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const auto& batch : batches()) {
+    if (batch.view().targets.empty()) {
+      continue;
+    }
+    const Index t = batch.tokens();
+    for (const Index d : {1, 8, 64}) {
+      for (const auto kind : {el::PairwiseLoss::bce, el::PairwiseLoss::bpr}) {
+        for (const double deviation : {0.1, 6.0}) {  // scores up to some hundreds: neither overflow nor log 0
+          auto x = suite.matrix(t, d, deviation);
+          auto table = suite.matrix(21, d, deviation);
+          auto loss = suite.dense(1, t);
+          auto positive = suite.dense(1, t);
+          auto negative = suite.dense(1, t);
+          auto dx = suite.matrix(t, d);
+          suite.run([&](auto& lane, auto on) {
+            lane.pairwise_next_item(kind, suite.tokens(batch, on), x(on), table(on), scalar_of(lane, 0.5), loss(on),
+                                    positive(on), negative(on), dx(on));
+          });
+          const double factor = deviation > 1 ? 10 : 1;  // the rounding of a large score counts in full
+          loss.check(factor);
+          positive.check(factor);
+          negative.check(factor);
+          dx.check(factor);
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("softmax cross entropy", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index classes : sizes) {
+    if (classes == 1) {
+      continue;  // class 0 is no class
+    }
+    for (const double deviation : {0.1, 3.0, 60.0}) {
+      auto logits = suite.matrix(9, classes, deviation);
+      auto loss = suite.dense(1, 9);
+      auto targets = suite.ids(9, classes - 1);
+      std::vector<ItemId> shifted = targets.expected;
+      for (auto& id : shifted) {
+        ++id;
+      }
+      auto real = suite.array(shifted);
+      suite.run([&](auto& lane, auto on) { lane.softmax_cross_entropy(real(on), scalar_of(lane, 0.25), logits(on), loss(on)); });
+      logits.check();
+      loss.check();
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("gram matrices", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  const auto check = [&](const el::TokenBatch* batch, Index n, Index t, Index d, Index block) {
+    const auto index = [&](auto on) { return batch != nullptr ? suite.tokens(*batch, on).by_position : el::GramIndex::rows(n); };
+    CAPTURE(n);
+    CAPTURE(block);
+    auto z = suite.dense(t, d);
+    auto s = suite.matrix(n, n);
+    suite.run([&](auto& lane, auto on) {
+      for (Index i = 0; i < n; i += block) {
+        for (Index j = 0; j <= i; j += block) {
+          lane.gram(index(on), z(on), i, std::min(n, i + block), j, std::min(n, j + block), s(on));
+        }
+      }
+    });
+    s.check();
+    for (const auto write : both_writes) {
+      auto dz = suite.dense(t, d);
+      suite.run([&](auto& lane, auto on) {
+        for (Index i = 0; i < n; i += block) {
+          const Index end = std::min(n, i + block);
+          lane.gram_backward(index(on), s(on).slice_rows(i, end), z(on), i, end, write, dz(on));
+        }
+      });
+      dz.check();
+    }
+  };
+  for (const Index block : {1, 3, 64}) {
+    for (const Index n : {1, 2, 10, 65, 130}) {
+      check(nullptr, n, n, 8, block);
+    }
+    for (const auto& batch : batches()) {
+      check(&batch, batch.sequences(), batch.tokens(), 5, block);
+    }
+    std::vector<Index> lengths;
+    for (Index i = 0; i < 70; ++i) {
+      lengths.push_back(i % 13);
+    }
+    const auto many = random_batch(9, {.lengths = lengths, .max_length = 12, .masked = 0.3}, Padding::masked);
+    check(&many, 70, many.tokens(), 16, block);
+  }
+}
+
+TEST_CASE_TEMPLATE("info_nce rows", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index n : {2, 4, 10, 66, 130}) {
+    for (const double deviation : {0.5, 30.0}) {
+      for (const bool with_labels : {false, true}) {
+        for (const double temperature : {1.0, 0.5}) {
+          auto s = suite.matrix(n, n, deviation);
+          auto loss = suite.dense(1, n);
+          auto labels = with_labels ? suite.ids(n / 2, 3) : suite.ids(0, 1);
+          suite.run([&](auto& lane, auto on) {
+            for (Index i = 0; i < n; i += 7) {
+              lane.info_nce(labels(on), scalar_of(lane, temperature), scalar_of(lane, 0.1), i, std::min(n, i + 7), s(on), loss(on));
+            }
+          });
+          s.check();
+          loss.check();
+          auto g = suite.matrix(n / 2, n);
+          suite.run([&](auto& lane, auto on) { lane.add_transposed(s(on), n / 2, n, g(on)); });
+          g.check();
+        }
+      }
+    }
+  }
+}
+
+// ---- optimizer ----------------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index n : {0, 1, 7, 1023, 1024, 1025, 3000}) {
+    auto p = suite.dense(1, n);
+    auto g = suite.dense(1, n);
+    auto m = suite.dense(1, n);
+    auto v = suite.dense(1, n);
+    const auto square = [](auto view) { for (auto& e : view.flat()) { e = e * e; } };
+    square(v(OnReference{}));
+    auto squares = to_host<double>(el::Reference(), std::span<const double>(v.expected.view().flat()));
+    v = Both<B>(suite.backend, 1, n, squares);
+    for (int t = 1; t <= 3; ++t) {
+      const el::AdamStep step{.rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
+                              .correction1 = 1 - std::pow(0.9, t), .correction2 = 1 - std::pow(0.999, t)};
+      suite.run([&](auto& lane, auto on) {
+        using T = typename std::remove_reference_t<decltype(lane)>::Scalar;
+        const auto gradient = t == 3 ? std::span<const T>{} : std::span<const T>(g(on).flat());  // empty: a gradient of 0
+        lane.adam(step, p(on).flat(), gradient, m(on).flat(), v(on).flat());
+      });
+    }
+    p.check();
+    m.check();
+    v.check();
+  }
+}
+
+// ---- ranking ------------------------------------------------------------------------------------------------------
+
+namespace {
+
+/// Ascending distinct ids in [0, bound), about `share` of them.
+std::vector<ItemId> seen_items(el::RandomEngine& random, Index bound, double share) {
+  std::vector<ItemId> seen;
+  for (ItemId v = 0; v < bound; ++v) {
+    if (random.uniform() < share) {
+      seen.push_back(v);
+    }
+  }
+  return seen;
+}
+
+constexpr el::RankingRule::Seen seen_rules[] = {el::RankingRule::Seen::keep, el::RankingRule::Seen::zero, el::RankingRule::Seen::exclude};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("ranks of targets", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  el::RandomEngine random({.seed = 4});
+  for (const Index rows : {5, 513, 1300}) {
+    for (const Index users : {0, 1, 9, 70}) {
+      for (const auto seen_rule : seen_rules) {
+        for (const ItemId first : {0, 1}) {
+          CAPTURE(rows);
+          CAPTURE(users);
+          const el::RankingRule rule{.seen = seen_rule, .first = first, .last = static_cast<ItemId>(rows - first)};
+          auto queries = suite.grid(users, 6);
+          auto table = suite.grid(rows, 6);
+          std::vector<ItemId> seen;
+          std::vector<std::int32_t> offsets{0};
+          std::vector<ItemId> targets;
+          for (Index u = 0; u < users; ++u) {
+            const auto mine = seen_items(random, rows, u % 3 == 0 ? 0.0 : 0.1);
+            seen.insert(seen.end(), mine.begin(), mine.end());
+            offsets.push_back(static_cast<std::int32_t>(seen.size()));
+            const auto any = static_cast<ItemId>(1 + random.below(static_cast<std::uint32_t>(rows - 1)));
+            targets.push_back(u % 2 == 0 && !mine.empty() ? mine[mine.size() / 2] : any);  // also among the seen
+          }
+          auto target = suite.array(targets);
+          auto offset = suite.array(offsets);
+          auto items = suite.array(seen);
+          auto ranks = suite.template array<Index>(std::vector<Index>(static_cast<std::size_t>(users), -1));
+          suite.run([&](auto& lane, auto on) {
+            lane.rank_targets(rule, queries(on), table(on), target(on), offset(on), items(on), ranks(on));
+          });
+          ranks.check();
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("top k", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  using T = typename B::Scalar;
+  el::RandomEngine random({.seed = 4});
+  for (const Index rows : {2, 13, 256, 700}) {
+    for (const Index k : {0, 1, 5, 20, 1000}) {  // also more than there are candidates
+      for (const auto seen_rule : seen_rules) {
+        for (const double share : {0.0, 0.3, 1.0}) {
+          CAPTURE(rows);
+          CAPTURE(k);
+          const el::RankingRule rule{.seen = seen_rule, .first = 1, .last = static_cast<ItemId>(rows)};
+          auto query = suite.grid(1, 4);
+          auto table = suite.grid(rows, 4);
+          auto seen = suite.array(seen_items(random, rows + 5, share));  // some are no candidates anyway
+          auto items = suite.array(std::vector<ItemId>(static_cast<std::size_t>(k), -1));
+          std::vector<double> scores(static_cast<std::size_t>(k), -5);
+          auto found_scores = to_device(suite.backend, std::vector<T>(static_cast<std::size_t>(k), T(-5)));
+          Index expected = -1;
+          Index found = -2;
+          suite.run([&](auto& lane, auto on) {
+            if constexpr (std::is_same_v<decltype(on), OnReference>) {
+              expected = lane.top_k(rule, query(on), table(on), seen(on), scores, items(on));
+            } else {
+              found = lane.top_k(rule, query(on), table(on), seen(on), std::span<T>(found_scores.data(), scores.size()), items(on));
+            }
+          });
+          CHECK(found == expected);
+          items.check();
+          const auto host = to_host<T>(suite.backend, std::span<const T>(found_scores.data(), scores.size()));
+          CHECK(std::equal(host.begin(), host.end(), scores.begin(), scores.end(), [](T a, double b) { return static_cast<double>(a) == b; }));
+        }
+      }
+    }
+  }
+}
+
+// ---- what a backend does besides lanes ----------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("row scatter", B, EVERY_BACKEND) {
+  using T = typename B::Scalar;
+  const B backend;
+  for (const Index d : {1, 8, 33}) {
+    Suite<B> suite;
+    auto table = suite.matrix(300, d);
+    typename B::RowScatter scatter(backend, 300, el::padding_item);
+    for (const Index rows : {0, 5, 1000}) {
+      auto x = suite.matrix(rows, d);
+      auto y = suite.matrix(rows, d);
+      auto a = suite.ids(rows, 40);
+      auto b = suite.ids(rows, 300);
+      auto weights = suite.dense(1, rows);
+      std::vector<ItemId> order;
+      const auto expected = table(OnReference{});
+      const auto add = [&](Index r, ItemId id, double factor, el::MatrixView<double> from) {
+        if (id != el::padding_item) {
+          for (Index c = 0; c < d; ++c) {
+            expected(id, c) += factor * from(r, c);
+          }
+          if (std::find(order.begin(), order.end(), id) == order.end()) {
+            order.push_back(id);
+          }
+        }
+      };
+      for (Index r = 0; r < rows; ++r) {
+        add(r, a.expected[static_cast<std::size_t>(r)], 1.0, x(OnReference{}));
+      }
+      for (Index r = 0; r < rows; ++r) {
+        add(r, b.expected[static_cast<std::size_t>(r)], weights(OnReference{})(0, r), y(OnReference{}));
+      }
+      const OnBackend on;
+      const std::array<el::RowContribution<T>, 2> parts{
+          el::RowContribution<T>{a(on), {}, x(on)}, el::RowContribution<T>{b(on), std::span<const T>(weights(on).flat()), y(on)}};
+      scatter(backend, std::span(parts).first(1), table(on));
+      scatter(backend, std::span(parts).last(1), table(on));
+      table.check();
+      CHECK(to_host<ItemId>(backend, scatter.touched()) == order);
+      scatter.clear();
+      CHECK(scatter.touched().empty());
+    }
+    const auto x = suite.ids(3, 2);
+    auto zero = suite.array(std::vector<std::int32_t>{0, 0, 0});
+    auto rows = suite.matrix(3, d);
+    const el::RowContribution<T> part{zero(OnBackend{}), {}, rows(OnBackend{})};
+    typename B::RowScatter everything(backend, 300, -1);
+    everything(backend, std::span(&part, 1), table(OnBackend{}));
+    CHECK(to_host<ItemId>(backend, everything.touched()) == std::vector<ItemId>{0});
+  }
+}
+
+TEST_CASE_TEMPLATE("copies and fresh memory", B, EVERY_BACKEND) {
+  const B backend;
+  const auto zeros = backend.template allocate<float>(37);
+  CHECK(to_host<float>(backend, std::span<const float>(zeros.data(), 37)) == std::vector<float>(37, 0.0F));
+  const std::vector<std::int32_t> values{3, 1, 2};
+  const auto buffer = to_device(backend, values);
+  CHECK(to_host<std::int32_t>(backend, std::span<const std::int32_t>(buffer.data(), 3)) == values);
+  volatile Index negative = -2;  // the compiler may not see it and warn
+  CHECK_THROWS_WITH_AS(static_cast<void>(el::Matrix<B, 3>(backend, 2, 5)), "matrix: found shape (2, 5), expected the fixed extents (3, -1)",
+                       el::ArgumentError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(el::Matrix<B>(backend, negative, 5)), "matrix: found shape (-2, 5), expected no negative extent",
+                       el::ArgumentError);
+}
+
+namespace {
+
+template <class B>
+void check_parallel(const B& backend) {
+  for (const Index count : {0, 1, 2, 5, 1000}) {
+    std::vector<std::atomic<int>> visits(static_cast<std::size_t>(count));
+    backend.parallel_for(count, [&](auto&, Index i) { ++visits[static_cast<std::size_t>(i)]; });
+    CHECK(std::all_of(visits.begin(), visits.end(), [](const auto& n) { return n == 1; }));
+    for (const Index grain : {1, 7, 1000, 5000}) {
+      backend.parallel_blocks(count, grain, [&](auto&, Index begin, Index end) {
+        for (Index i = begin; i < end; ++i) {
+          ++visits[static_cast<std::size_t>(i)];
+        }
+      });
+    }
+    CHECK(std::all_of(visits.begin(), visits.end(), [](const auto& n) { return n == 5; }));
+  }
+  const auto fail = [&] {
+    backend.parallel_for(100, [](auto&, Index i) {
+      if (i == 37) {
+        throw std::runtime_error("task 37");
+      }
+    });
+  };
+  CHECK_THROWS_WITH_AS(fail(), "task 37", std::runtime_error);
+  std::atomic<int> after{0};
+  backend.parallel_for(10, [&](auto&, Index) { ++after; });
+  CHECK(after == 10);
+}
+
+}  // namespace
+
+TEST_CASE("parallel loops visit every index once and pass exceptions on") {
+  check_parallel(el::Reference());
+  for (const Index threads : {1, 2, 3, 5}) {
+    const el::Cpu backend({.threads = threads});
+    CHECK(backend.threads() == threads);
+    check_parallel(backend);
+  }
+  CHECK(el::Cpu().threads() >= 1);
+  CHECK_THROWS_WITH_AS(el::Cpu({.threads = -1}), "threads: found -1, expected 0 (all) or more", el::ArgumentError);
+  CHECK_THROWS_WITH_AS(el::Cpu({.slices = 0}), "slices: found 0, expected at least 1", el::ArgumentError);
+}
+
+// ---- vector functions ---------------------------------------------------------------------------------------------
+
+TEST_CASE("simd::exp is within 2 units in the last place") {
+  constexpr Index w = el::simd::width<float>;
+  const auto exp_of = [](const float* x, float* y) { el::simd::store<float>(y, el::simd::exp(el::simd::load(x))); };
+  float x[w];
+  float y[w];
+  double worst = 0;
+  float worst_at = 0;
+  float at = -87.3F;
+  while (at < 88.3F) {
+    for (Index i = 0; i < w; ++i) {
+      x[i] = at;
+      at += 1.7e-5F * (1 + std::abs(at) / 8);  // 4 million points or so
+    }
+    exp_of(x, y);
+    for (Index i = 0; i < w; ++i) {
+      if (x[i] <= 88.3F) {
+        const double exact = std::exp(static_cast<double>(x[i]));
+        const auto rounded = static_cast<float>(exact);
+        const double unit = static_cast<double>(std::nextafter(rounded, INFINITY) - rounded);
+        const double error = std::abs(static_cast<double>(y[i]) - exact) / unit;
+        if (!(error <= worst)) {
+          worst = error;
+          worst_at = x[i];
+        }
+      }
+    }
+  }
+  CAPTURE(worst_at);
+  MESSAGE("worst error of simd::exp: " << worst << " units in the last place");
+  CHECK(worst <= 2.0);
+  const float extremes[] = {0.0F, -0.0F, -INFINITY, -1e30F, -87.3F, 88.3F, 1e30F, INFINITY};
+  for (const float v : extremes) {
+    std::fill_n(x, w, v);
+    exp_of(x, y);
+    const double clamped = std::exp(static_cast<double>(std::clamp(v, -87.3F, 88.3F)));
+    CHECK(static_cast<double>(y[0]) == doctest::Approx(clamped).epsilon(3e-7));
+  }
+  std::fill_n(x, w, std::numeric_limits<float>::quiet_NaN());
+  exp_of(x, y);
+  CHECK(std::isnan(y[w - 1]));
+}
+
+TEST_CASE("simd::normal_cdf is within 1e-7") {
+  constexpr Index w = el::simd::width<float>;
+  float x[w];
+  double worst_cdf = 0;
+  double worst_bell = 0;
+  for (float at = -14.0F; at < 14.0F;) {
+    for (Index i = 0; i < w; ++i) {
+      x[i] = at;
+      at += 1e-5F;
+    }
+    el::simd::Pack<float> cdf;
+    el::simd::Pack<float> bell;
+    el::simd::normal_cdf(el::simd::load(x), cdf, bell);
+    for (Index i = 0; i < w; ++i) {
+      const auto v = static_cast<double>(x[i]);
+      const double cdf_error = std::abs(static_cast<double>(cdf[i]) - 0.5 * std::erfc(-v / std::sqrt(2.0)));
+      const double bell_error = std::abs(static_cast<double>(bell[i]) - std::exp(-0.5 * v * v));
+      worst_cdf = std::max(worst_cdf, cdf_error);
+      worst_bell = std::max(worst_bell, bell_error);
+    }
+  }
+  MESSAGE("worst error of simd::normal_cdf: " << worst_cdf << ", of its bell: " << worst_bell);
+  CHECK(worst_cdf <= 1e-7);
+  CHECK(worst_bell <= 5e-7);
+}

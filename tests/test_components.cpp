@@ -1,0 +1,768 @@
+// Gradients of every component and loss against central differences in double, values against plain formulas.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <functional>
+#include <limits>
+#include <numeric>
+#include <sstream>
+#include <string>
+#include <vector>
+
+#include "elcrec/backend/cpu.hpp"
+#include "elcrec/backend/reference.hpp"
+#include "elcrec/cluster/k_means.hpp"
+#include "elcrec/encoder/check_encoder_gradients.hpp"
+#include "elcrec/model/elcrec.hpp"
+#include "elcrec/model/training_pass.hpp"
+#include "elcrec/nn/check_gradients.hpp"
+#include "support.hpp"
+
+namespace el = elcrec;
+using el::Index;
+using el::ItemId;
+using el::test::BatchShape;
+using el::test::random_batch;
+using el::test::random_matrix;
+using el::test::random_values;
+
+#define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>
+
+namespace {
+
+constexpr double gradient_tolerance = 1e-6;
+constexpr el::Padding both_paddings[] = {el::Padding::paper, el::Padding::masked};
+constexpr el::Pooling both_poolings[] = {el::Pooling::mean, el::Pooling::concat};
+constexpr el::DropoutBits fixed_dropout{.seed = 5, .step = 2, .view = 1, .training = true};
+
+void check(const el::GradientCheck& found, Index at_least) {
+  CAPTURE(found);
+  CHECK(found.error < gradient_tolerance);
+  CHECK(found.compared >= at_least);
+}
+
+/// Biases and norms away from 0 and 1.
+template <class Component>
+Component shaken(Component component, std::uint64_t seed = 1) {
+  for (auto& p : el::parameters(component)) {
+    for (Index r = 0; r < p.values.rows(); ++r) {
+      const auto noise = random_values(++seed, p.values.cols(), 0.3);
+      for (Index c = 0; c < p.values.cols(); ++c) {
+        p.values(r, c) += noise[static_cast<std::size_t>(c)];
+      }
+    }
+  }
+  return component;
+}
+
+/// Checks a component with input x (T, in) and output y (T, out) under the loss <w, y>.
+/// run(pass, component, x, y, dy, gradient, dx): forward, then backward unless gradient is null.
+template <class B, class Component, class Run>
+void check_block(const B& backend, const Component& component, Index rows, Index in, Index out, Run run) {
+  el::WithInput<Component> subject{shaken(component), random_matrix(backend, 11, rows, in)};
+  const auto w = random_matrix(backend, 12, rows, out);
+  typename B::Lane lane;
+  auto memory = backend.make_workspace();
+  const auto loss = [&](const auto& at, el::WithInput<Component>* gradient) {
+    memory.clear();
+    const el::Pass<B> pass{lane, memory, fixed_dropout};
+    const auto y = pass.keep(rows, out);
+    const auto dy = pass.keep(rows, out);
+    lane.copy(w.view(), dy);
+    run(pass, at.component, el::MatrixView<const double>(at.input.view()), y, dy, gradient != nullptr ? &gradient->component : nullptr,
+        gradient != nullptr ? gradient->input.view() : el::MatrixView<double>{});
+    double sum = 0;
+    lane.add_dot(1.0, w.view(), y, &sum);
+    return sum;
+  };
+  check(el::check_gradients(subject, loss, {}, backend), rows);
+}
+
+/// A parameter that is nothing else.
+template <class B>
+struct Values {
+  using Backend = B;
+  static void visit_parameters(auto& self, auto&& visitor) { visitor("values", self.matrix.view(), 2); }
+  el::Matrix<B> matrix;
+};
+
+double squared_distance(el::MatrixView<const double> a, Index i, el::MatrixView<const double> b, Index j) {
+  double sum = 0;
+  for (Index c = 0; c < a.cols(); ++c) {
+    sum += (a(i, c) - b(j, c)) * (a(i, c) - b(j, c));
+  }
+  return sum;
+}
+
+std::string failure(const std::function<void()>& f) {
+  try {
+    f();
+  } catch (const el::ArgumentError& e) {
+    return e.what();
+  }
+  return "nothing thrown";
+}
+
+}  // namespace
+
+// ---- the check itself ---------------------------------------------------------------------------------------------
+
+TEST_CASE("check_gradients finds the one wrong element and says which") {
+  const el::Reference backend;
+  Values<el::Reference> values{random_matrix(backend, 1, 3, 4)};
+  const auto before = values.matrix.view().flat();
+  const std::vector<double> original(before.begin(), before.end());
+  double wrong = 0;
+  const auto cubes = [&](auto& at, auto* gradient) {
+    double sum = 0;
+    for (Index i = 0; i < at.matrix.view().size(); ++i) {
+      const double v = at.matrix.view().data()[i];
+      sum += v * v * v;
+      if (gradient != nullptr) {
+        gradient->matrix.view().data()[i] += 3 * v * v + (i == 6 ? wrong : 0.0);
+      }
+    }
+    return sum;
+  };
+  const auto right = el::check_gradients(values, cubes);
+  CHECK(right.error < 1e-8);
+  CHECK(right.compared == 12);
+  wrong = 0.01;
+  const auto found = el::check_gradients(values, cubes);
+  CHECK(found.row == 1);
+  CHECK(found.col == 2);
+  CHECK(found.error > 1e-4);
+  CHECK(found.analytic - found.numeric == doctest::Approx(0.01));
+  std::ostringstream text;
+  text << found;
+  CHECK(text.str().starts_with("worst of 12 gradients: 'values' (1, 2), analytic "));
+  wrong = std::numeric_limits<double>::quiet_NaN();
+  CHECK(std::isinf(el::check_gradients(values, cubes).error));
+  wrong = 0;
+  CHECK(el::check_gradients(values, cubes, {.samples = 5}).compared == 5);
+  CHECK(std::vector<double>(values.matrix.view().flat().begin(), values.matrix.view().flat().end()) == original);
+  CHECK(failure([&] { static_cast<void>(el::check_gradients(values, cubes, {.step = 0})); }) ==
+        "gradient check: found step 0, expected a positive number");
+}
+
+// ---- nn and encoder -----------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("gradients of linear and layer norm", B, EVERY_BACKEND) {
+  const B backend;
+  check_block(backend, el::Linear<B>(backend, 5, 7), 4, 5, 7,
+              [](const auto& pass, const auto& linear, auto x, auto y, auto dy, auto* gradient, auto dx) {
+                linear.forward(pass.lane, x, y);
+                if (gradient != nullptr) {
+                  linear.accumulate(pass.lane, x, dy, *gradient);
+                  linear.input_gradient(pass.lane, dy, dx, el::Write::replace);
+                }
+              });
+  for (const Index columns : {2, 9, 64}) {
+    check_block(backend, el::LayerNorm<B>(backend, columns, 1e-12), 5, columns, columns,
+                [](const auto& pass, const auto& norm, auto x, auto y, auto dy, auto* gradient, auto dx) {
+                  typename el::LayerNorm<B>::Cache cache;
+                  norm.forward(pass, x, cache, y);
+                  if (gradient != nullptr) {
+                    norm.backward(pass, cache, dy, *gradient, dy);  // in place
+                    pass.lane.copy(dy, dx);
+                  }
+                });
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients of attention and feed forward", B, EVERY_BACKEND) {
+  const B backend;
+  for (const auto padding : both_paddings) {
+    const auto batch = random_batch(3, {.lengths = {4, 1, 0, 9, 6}, .max_length = 6, .masked = 0.3}, padding);
+    const auto tokens = batch.view();
+    const auto check_layer = [&](const auto& component) {
+      using Component = std::remove_cvref_t<decltype(component)>;
+      check_block(backend, component, tokens.tokens(), 8, 8,
+                  [&](const auto& pass, const auto& block, auto x, auto y, auto dy, auto* gradient, auto dx) {
+                    typename Component::Cache cache;
+                    block.forward(pass, 3, tokens, x, cache, y);
+                    if (gradient != nullptr) {
+                      block.backward(pass, 3, tokens, cache, dy, *gradient, dy);  // in place
+                      pass.lane.copy(dy, dx);
+                    }
+                  });
+    };
+    for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
+      check_layer(el::AttentionBlock<B>(backend, 8, {.heads = 2, .dropout = 0.3, .probability_dropout = 0.4, .mask = mask}));
+    }
+    check_layer(el::FeedForward<B>(backend, 8, 0.4, 1e-12));
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients of the transformer", B, EVERY_BACKEND) {
+  const B backend;
+  const auto table = random_matrix(backend, 4, 12, 8);
+  const BatchShape shape{.lengths = {4, 1, 0, 9, 6}, .max_length = 6, .items = 10, .masked = 0.2};
+  for (const auto padding : both_paddings) {
+    const auto batch = random_batch(6, shape, padding);
+    for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
+      for (Index layers = 0; layers <= 3; ++layers) {
+        CAPTURE(layers);
+        const el::TransformerEncoder<el::Dynamic, B> encoder(
+            backend, {.hidden = 8, .layers = layers, .heads = 2, .max_length = 6, .deviation = 0.3, .mask = mask});
+        check(el::check_encoder_gradients(shaken(encoder), batch.view(), table.view(), fixed_dropout, {.samples = 12}, backend),
+              40 + 156 * layers);
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("real positions have the same output under both paddings", B, EVERY_BACKEND) {
+  const B backend;
+  const BatchShape shape{.lengths = {4, 1, 9, 6, 2}, .max_length = 7, .items = 10, .masked = 0.25};
+  const auto paper = random_batch(6, shape, el::Padding::paper);
+  const auto masked = random_batch(6, shape, el::Padding::masked);
+  const auto table = random_matrix(backend, 4, 12, 8);
+  for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
+    const auto encoder = shaken(el::TransformerEncoder<8, B>(
+        backend, {.hidden = 8, .layers = 2, .heads = 2, .max_length = 7, .deviation = 0.3, .mask = mask}));
+    for (const bool training : {false, true}) {
+      typename B::Lane lane;
+      const auto encode = [&](const el::TokenView& tokens) {
+        auto memory = backend.make_workspace();
+        el::Matrix<B> y(backend, tokens.tokens(), 8);
+        typename el::TransformerEncoder<8, B>::Cache cache;
+        encoder.forward(el::Pass<B>{lane, memory, {.seed = 5, .training = training}}, tokens, table.view(), cache, y.view());
+        return y;
+      };
+      const auto a = paper.view();
+      const auto b = masked.view();
+      const auto ya = encode(a);
+      const auto yb = encode(b);
+      Index compared = 0;
+      for (Index s = 0; s < a.sequences(); ++s) {
+        for (Index u = b.begin(s); u < b.end(s); ++u) {
+          const Index t = a.begin(s) + b.position(u);
+          REQUIRE(a.item(t) == b.item(u));
+          for (Index c = 0; c < 8; ++c) {
+            CHECK(ya.view()(t, c) == doctest::Approx(yb.view()(u, c)).epsilon(1e-12));
+            ++compared;
+          }
+        }
+      }
+      CHECK(compared == b.tokens() * 8);
+      CHECK(b.tokens() > 10);
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("a fixed hidden size changes nothing", B, EVERY_BACKEND) {
+  const B backend;
+  const el::TransformerOptions options{.hidden = 8, .layers = 2, .heads = 2, .max_length = 7, .deviation = 0.3};
+  const auto batch = random_batch(6, {.lengths = {4, 1, 9}, .max_length = 7, .items = 10}, el::Padding::masked);
+  const auto table = random_matrix(backend, 4, 12, 8);
+  const auto run = [&](const auto& encoder) {
+    using Encoder = std::remove_cvref_t<decltype(encoder)>;
+    typename B::Lane lane;
+    auto memory = backend.make_workspace();
+    const el::Pass<B> pass{lane, memory, fixed_dropout};
+    const auto tokens = batch.view();
+    el::Matrix<B> y(backend, tokens.tokens(), 8);
+    el::Matrix<B> dembedded(backend, tokens.tokens(), 8);
+    typename Encoder::Cache cache;
+    Encoder gradient = encoder;
+    encoder.forward(pass, tokens, table.view(), cache, y.view());
+    auto values = el::test::to_host(backend, y.view());
+    encoder.backward(pass, tokens, cache, y.view(), gradient, dembedded.view());
+    for (const auto& p : el::parameters(gradient)) {
+      const auto more = el::test::to_host(backend, p.values);
+      values.insert(values.end(), more.begin(), more.end());
+    }
+    return values;
+  };
+  CHECK(run(el::TransformerEncoder<8, B>(backend, options, 3)) == run(el::TransformerEncoder<el::Dynamic, B>(backend, options, 3)));
+}
+
+// ---- losses as functions ------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("cluster loss", B, EVERY_BACKEND) {
+  const B backend;
+  typename B::Lane lane;
+  const Index users = 9;
+  const Index d = 6;
+  for (const Index k : {2, 3, 17, 50}) {
+    for (const auto pairs : {el::CenterPairs::all, el::CenterPairs::distinct}) {
+      for (const auto assignment : {el::Assignment::every, el::Assignment::nearest}) {
+        el::WithInput<Values<B>> subject{{random_matrix(backend, 1, k, d)}, random_matrix(backend, 2, users, d)};
+        std::vector<std::int32_t> ids(users);
+        lane.nearest(subject.input.view(), subject.component.matrix.view(), ids);
+        const auto loss = [&](const auto& at, auto* gradient) {
+          double value = 0;
+          el::Matrix<B> unused_h(backend, users, d);
+          el::Matrix<B> unused_c(backend, k, d);
+          const auto dh = gradient != nullptr ? gradient->input.view() : unused_h.view();
+          const auto dc = gradient != nullptr ? gradient->component.matrix.view() : unused_c.view();
+          if (assignment == el::Assignment::every) {
+            el::cluster_loss(lane, at.input.view(), at.component.matrix.view(), pairs, 1.0, &value, dh, dc);
+          } else {
+            el::nearest_cluster_loss(lane, at.input.view(), at.component.matrix.view(), ids, pairs, 1.0, &value, dh, dc);
+          }
+          return value;
+        };
+        check(el::check_gradients(subject, loss, {}, backend), 50 + std::min<Index>(50, k * d));
+
+        el::MatrixView<const double> h = subject.input.view();
+        el::MatrixView<const double> c = subject.component.matrix.view();
+        double attraction = 0;
+        double repulsion = 0;
+        for (Index i = 0; i < users; ++i) {
+          for (Index j = 0; j < k; ++j) {
+            const bool mine = assignment == el::Assignment::every || j == ids[static_cast<std::size_t>(i)];
+            attraction += mine ? squared_distance(h, i, c, j) : 0.0;
+          }
+        }
+        for (Index i = 0; i < k; ++i) {
+          for (Index j = 0; j < k; ++j) {
+            repulsion += squared_distance(c, i, c, j);
+          }
+        }
+        const auto terms = static_cast<double>(assignment == el::Assignment::every ? users * k : users);
+        const auto center_terms = static_cast<double>(pairs == el::CenterPairs::all ? k * k : k * (k - 1));
+        CHECK(loss(subject, static_cast<el::WithInput<Values<B>>*>(nullptr)) ==
+              doctest::Approx(attraction / terms - repulsion / center_terms).epsilon(1e-12));
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
+  const B backend;
+  const Index d = 5;
+  const std::vector<Index> lengths{3, 1, 5, 2, 4, 4, 2, 5, 0, 1};  // five users, two views each
+  const std::vector<std::int32_t> user_labels{1, 2, 1, 3, 2};
+  const auto paper = random_batch(5, {.lengths = lengths, .max_length = 5, .targets = false}, el::Padding::paper);
+  const auto ragged = random_batch(5, {.lengths = lengths, .max_length = 5, .targets = false}, el::Padding::masked);
+  REQUIRE(paper.view().by_position.dense);
+  REQUIRE_FALSE(ragged.view().by_position.dense);
+  auto memory = backend.make_workspace();
+
+  struct Case {
+    const el::TokenBatch* batch;
+    double temperature;
+    bool labels;
+  };
+  for (const auto& [batch, temperature, with_labels] :
+       {Case{&paper, 1.0, false}, {&paper, 0.5, true}, {&ragged, 1.0, true}, {&ragged, 0.5, false}}) {
+    const auto tokens = batch->view();
+    const std::span<const std::int32_t> labels = with_labels ? std::span(user_labels) : std::span<const std::int32_t>{};
+    Values<B> z{random_matrix(backend, 3, tokens.tokens(), d, 0.4)};
+    el::InfoNceOptions options{.temperature = temperature};
+    const auto loss = [&](const auto& at, auto* gradient) {
+      double value = 0;
+      el::Matrix<B> unused(backend, tokens.tokens(), d);
+      const auto dz = gradient != nullptr ? gradient->matrix.view() : unused.view();
+      el::info_nce(backend, memory, tokens.by_position, at.matrix.view(), labels, options, &value, dz);
+      return value;
+    };
+    check(el::check_gradients(z, loss, {}, backend), 50);
+
+    // The definition: flattened, zero-padded sequences.
+    const Index n = tokens.sequences();
+    el::Matrix<el::Reference> flat(el::Reference{}, n, tokens.max_length * d);
+    el::ReferenceLane<double> lane;
+    lane.concat_pool(tokens, z.matrix.view(), flat.view());
+    double expected = 0;
+    for (Index i = 0; i < n; ++i) {
+      const auto logit = [&](Index j) {
+        double sum = 0;
+        for (Index c = 0; c < flat.cols(); ++c) {
+          sum += flat.view()(i, c) * flat.view()(j, c);
+        }
+        return sum / temperature;
+      };
+      const Index pair = (i + n / 2) % n;
+      double total = 0;
+      for (Index j = 0; j < n; ++j) {
+        const bool same = with_labels && user_labels[static_cast<std::size_t>(i % 5)] == user_labels[static_cast<std::size_t>(j % 5)];
+        total += j != i && (j == pair || !same) ? std::exp(logit(j)) : 0.0;
+      }
+      expected += (std::log(total) - logit(pair)) / static_cast<double>(n);
+    }
+    CHECK(loss(z, static_cast<Values<B>*>(nullptr)) == doctest::Approx(expected).epsilon(1e-12));
+
+    Values<B> plain = z;
+    Values<B> scaled = z;
+    loss(z, &plain);
+    options.share = 0.5;
+    options.weight = 3.0;
+    CHECK(loss(z, &scaled) == doctest::Approx(0.5 * expected).epsilon(1e-12));
+    for (Index i = 0; i < plain.matrix.view().size(); ++i) {
+      CHECK(scaled.matrix.view().data()[i] == doctest::Approx(1.5 * plain.matrix.view().data()[i]).epsilon(1e-12));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients of pooling", B, EVERY_BACKEND) {
+  const B backend;
+  typename B::Lane lane;
+  for (const auto padding : both_paddings) {
+    const auto batch = random_batch(3, {.lengths = {4, 1, 0, 9}, .max_length = 6, .masked = 0.2}, padding);
+    const auto tokens = batch.view();
+    for (const auto pooling : both_poolings) {
+      const Index columns = el::pooled_columns(pooling, 6, 3);
+      CHECK(columns == (pooling == el::Pooling::mean ? 3 : 18));
+      const auto w = random_matrix(backend, 1, 4, columns);
+      Values<B> x{random_matrix(backend, 2, tokens.tokens(), 3)};
+      const auto loss = [&](const auto& at, auto* gradient) {
+        el::Matrix<B> y(backend, 4, columns);
+        el::pool(lane, pooling, tokens, at.matrix.view(), y.view());
+        if (gradient != nullptr) {
+          el::pool_backward(lane, pooling, tokens, w.view(), gradient->matrix.view());
+        }
+        double sum = 0;
+        lane.add_dot(1.0, w.view(), y.view(), &sum);
+        return sum;
+      };
+      check(el::check_gradients(x, loss, {}, backend), 24);
+    }
+  }
+}
+
+// ---- objectives through a training pass ---------------------------------------------------------------------------
+
+namespace {
+
+constexpr Index items = 12;
+constexpr Index hidden = 4;
+constexpr Index max_length = 5;
+constexpr Index intents = 5;
+constexpr Index users = 6;
+
+/// Hundreds of tiny steps: handing them to other threads would take most of the time.
+template <class B>
+B one_thread() {
+  if constexpr (std::is_constructible_v<B, el::CpuOptions>) {
+    return B(el::CpuOptions{.threads = 1, .slices = 3});
+  } else {
+    return B();
+  }
+}
+
+/// Every objective of the library in one model; a test gives weight to one.
+template <class B>
+using EveryObjective = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
+                                           el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::SequenceContrast,
+                                           el::ClusterLoss, el::IntentContrast>;
+
+template <class B>
+EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
+  EveryObjective<B> model(
+      backend, items, {backend, {.hidden = hidden, .layers = 1, .heads = 2, .max_length = max_length, .dropout = 0.3, .attention_dropout = 0.3, .deviation = 0.3}},
+      {backend, intents, el::pooled_columns(pooling, max_length, hidden), 3}, 1, 0.5);
+  std::apply([](auto&... objective) { ((objective.weight = 0), ...); }, model.objectives);
+  model.padding = padding;
+  return model;
+}
+
+template <class Model>
+el::StepBatches<Model> random_batches(el::Padding padding) {
+  el::StepBatches<Model> batches;
+  using Sources = typename Model::SourceList;
+  const std::vector<Index> lengths{3, 1, 8, 2, 5, 4};
+  if constexpr (Sources::template contains<el::InputView>) {
+    batches.template of<el::InputView>() = random_batch(1, {.lengths = lengths, .max_length = max_length, .items = items}, padding);
+  }
+  if constexpr (Sources::template contains<el::AugmentedPair<>>) {
+    auto& pair = batches.template of<el::AugmentedPair<>>();
+    pair = random_batch(2, {.lengths = {3, 1, 5, 0, 5, 4, 2, 1, 7, 2, 1, 4}, .max_length = max_length, .items = items, .masked = 0.2, .targets = false}, padding);
+    for (const ItemId label : {1, 2, 1, 3, 4, 2}) {
+      pair.add_label(label);
+    }
+  }
+  return batches;
+}
+
+/// What a step trains: all parameters but row 0 of the item table.
+template <class Model>
+struct Trained {
+  using Backend = typename Model::Backend;
+  static void visit_parameters(auto& self, auto&& visitor) {
+    Model::visit_parameters(self.model, [&](const std::string& name, auto values, int rank) {
+      visitor(name, name == "item_embeddings.weight" ? values.slice_rows(1, values.rows()) : values.slice_rows(0, values.rows()), rank);
+    });
+  }
+  Model model;
+};
+
+/// Losses and gradients of a training pass with dropout against central differences. Where an objective projects the centers,
+/// only the part of their gradient that is tangential to the sphere can show.
+template <class Model>
+void check_pass(Model& model, bool projects, const std::function<void(Model&)>& configure) {
+  configure(model);
+  const auto batches = random_batches<Model>(model.padding);
+  el::TrainingPass<Model> pass(model);
+  Trained<Model> subject{shaken(model)};
+  typename Model::Lane lane;
+  if constexpr (Model::has_clusters) {
+    subject.model.clusters.project(lane);
+  }
+  const auto copy = [&lane](const auto& from, const auto& to) {
+    for (std::size_t i = 0; i < from.size(); ++i) {
+      lane.copy(from[i].values, to[i].values);
+    }
+  };
+  const auto loss = [&](auto& at, Trained<Model>* gradient) {
+    copy(el::parameters(at.model), el::parameters(model));
+    const double total = pass.run(batches, 7, 3).total;
+    if (gradient != nullptr) {
+      const auto gradients = pass.gradients();
+      const auto same_name = [](const auto& a, const auto& b) { return a.name == b.name; };
+      const auto named = el::parameters(model);
+      CHECK(std::equal(gradients.begin(), gradients.end(), named.begin(), named.end(), same_name));
+      for (Index c = 0; c < hidden; ++c) {
+        CHECK(gradients[Model::has_clusters ? 1 : 0].values(0, c) == 0.0);  // padding is never trained
+      }
+      copy(gradients, el::parameters(gradient->model));
+      if constexpr (Model::has_clusters) {
+        const auto g = gradient->model.clusters.centers();
+        const auto c = at.model.clusters.centers();
+        for (Index j = 0; projects && j < g.rows(); ++j) {
+          const double along = std::inner_product(g.row(j), g.row(j) + g.cols(), c.row(j), 0.0);
+          for (Index i = 0; i < g.cols(); ++i) {
+            g(j, i) -= along * c(j, i);
+          }
+        }
+      }
+    }
+    return total;
+  };
+  const auto found = el::check_gradients(subject, loss, {.samples = 16}, model.backend());
+  check(found, 180);
+  CHECK(loss(subject, nullptr) != 0.0);
+}
+
+template <class B>
+void check_objective(const std::string& name, el::Pooling pooling, bool projects,
+                     const std::function<void(EveryObjective<B>&)>& configure) {
+  const auto backend = one_thread<B>();
+  for (const auto padding : both_paddings) {
+    CAPTURE(name);
+    CAPTURE(padding == el::Padding::paper);
+    CAPTURE(pooling == el::Pooling::mean);
+    auto model = every_objective(backend, pooling, padding);
+    check_pass<EveryObjective<B>>(model, projects, configure);
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("gradients of next-item objectives", B, EVERY_BACKEND) {
+  using Model = EveryObjective<B>;
+  check_objective<B>("bce", el::Pooling::mean, false, [](Model& m) { m.template objective<el::NextItemBce>().weight = 0.7; });
+  check_objective<B>("bpr", el::Pooling::mean, false, [](Model& m) { m.template objective<el::NextItemBpr>().weight = 1.3; });
+  check_objective<B>("softmax", el::Pooling::mean, false, [](Model& m) { m.template objective<el::NextItemSoftmax>().weight = 0.7; });
+}
+
+TEST_CASE_TEMPLATE("gradients of sequence contrast", B, EVERY_BACKEND) {
+  for (const auto pooling : both_poolings) {
+    for (const auto prototype : {el::Prototype::shift, el::Prototype::concat}) {
+      for (const bool masking : {false, true}) {
+        check_objective<B>("sequence contrast", pooling, false, [&](auto& m) {
+          m.template objective<el::SequenceContrast>() = {.weight = 0.6, .temperature = 2.0, .prototype = prototype,
+                                                          .pooling = pooling, .mask_false_negatives = masking};
+        });
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients of the cluster loss as an objective", B, EVERY_BACKEND) {
+  for (const auto pooling : both_poolings) {
+    for (const auto assignment : {el::Assignment::every, el::Assignment::nearest}) {
+      check_objective<B>("cluster", pooling, true, [&](auto& m) {
+        m.template objective<el::ClusterLoss>() = {
+            .weight = 2.0, .pairs = el::CenterPairs::distinct, .assignment = assignment, .pooling = pooling};
+      });
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients of intent contrast", B, EVERY_BACKEND) {
+  for (const auto pooling : both_poolings) {
+    for (const bool share : {false, true}) {
+      for (const bool masking : {false, true}) {
+        check_objective<B>("intent contrast", pooling, true, [&](auto& m) {
+          m.template objective<el::IntentContrast>() = {.weight = 0.8, .temperature = 2.0, .pooling = pooling,
+                                                        .mask_false_negatives = masking, .share_views = share};
+        });
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("next-item losses equal their formulas, under both paddings", B, EVERY_BACKEND) {
+  const B backend;
+  std::vector<double> with_dropout;
+  for (const auto padding : both_paddings) {
+    auto model = every_objective(backend, el::Pooling::mean, padding);
+    const auto batches = random_batches<EveryObjective<B>>(padding);
+    const auto tokens = batches.template of<el::InputView>().view();
+    double bce = 0;
+    double bpr = 0;
+    double softmax = 0;
+    Index targets = 0;
+    typename B::Lane lane;
+    model.encode(lane, tokens, [&](auto y) {
+      const auto score = [&](Index t, Index v) {
+        return std::inner_product(y.row(t), y.row(t) + hidden, model.items().row(v), 0.0);
+      };
+      const auto logistic = [](double x) { return 1 / (1 + std::exp(-x)); };
+      for (Index t = 0; t < tokens.tokens(); ++t) {
+        const ItemId target = tokens.targets[static_cast<std::size_t>(t)];
+        if (target == 0) {
+          continue;
+        }
+        const double positive = score(t, target);
+        const double negative = score(t, tokens.negatives[static_cast<std::size_t>(t)]);
+        bce -= std::log(logistic(positive)) + std::log(1 - logistic(negative));
+        bpr -= std::log(logistic(positive - negative));
+        double total = 0;
+        for (Index v = 1; v <= items; ++v) {
+          total += std::exp(score(t, v));
+        }
+        softmax += std::log(total) - positive;
+        ++targets;
+      }
+    });
+    CHECK(targets == 3 + 1 + 5 + 2 + 5 + 4);
+    std::apply([](auto& a, auto& b, auto& c, auto&...) { a.weight = b.weight = c.weight = 1; }, model.objectives);
+    el::TrainingPass<EveryObjective<B>> pass(model);
+    const auto losses = pass.run(batches, 0, 0, false);
+    REQUIRE(losses.terms.size() == 3);
+    const auto n = static_cast<double>(targets);
+    CHECK(losses.terms[0].second == doctest::Approx(bce / n).epsilon(1e-12));
+    CHECK(losses.terms[1].second == doctest::Approx(bpr / n).epsilon(1e-12));
+    CHECK(losses.terms[2].second == doctest::Approx(softmax / n).epsilon(1e-12));
+    CHECK(losses.total == doctest::Approx((bce + bpr + softmax) / n).epsilon(1e-12));
+    with_dropout.push_back(pass.run(batches, 9, 1, true).total);
+    CHECK(std::abs(with_dropout.back() - losses.total) > 1e-6);
+    CHECK(with_dropout.back() == doctest::Approx(with_dropout.front()).epsilon(1e-12));  // the same bits under both paddings
+  }
+}
+
+TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right", B, EVERY_BACKEND) {
+  const B backend;
+  const el::TransformerEncoder<el::Dynamic, B> encoder(backend, {.hidden = hidden, .layers = 1, .heads = 2, .max_length = max_length, .deviation = 0.3});
+  const el::LearnableClusters<el::Dynamic, el::Dynamic, B> clusters(backend, intents, hidden);
+  const auto run = [&]<class Model>(Model model, std::size_t terms) {
+    const auto losses = el::TrainingPass<Model>(model).run(random_batches<Model>(el::Padding::masked), 0, 0);
+    CHECK(losses.terms.size() == terms);
+    CHECK(std::isfinite(losses.total));
+  };
+  run(el::SasRecWithContrast<B>(backend, items, encoder, clusters), 3);
+  run(el::SasRecWithClusters<B>(backend, items, encoder, clusters), 2);
+  run(el::ELCRec<B>({.items = items, .max_length = max_length, .hidden = hidden, .intents = intents}, backend), 4);
+  el::SasRec<B> plain(backend, items, encoder, el::NoClusters<B>{}, 1, 0.5);
+  check_pass<el::SasRec<B>>(plain, false, [](auto&) {});
+}
+
+// ---- clusters -----------------------------------------------------------------------------------------------------
+
+TEST_CASE_TEMPLATE("k_means finds separable blobs", B, el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>) {
+  using T = typename B::Scalar;
+  const B backend;
+  const Index per_blob = 40;
+  auto points = random_matrix(backend, 8, 3 * per_blob, 5, 0.1);
+  std::vector<std::vector<double>> means(3, std::vector<double>(5));
+  for (Index i = 0; i < points.rows(); ++i) {
+    points.view()(i, i % 3) += T(4);
+    for (Index c = 0; c < 5; ++c) {
+      means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)] += static_cast<double>(points.view()(i, c)) / per_blob;
+    }
+  }
+  el::Matrix<B> centers(backend, 3, 5);
+  const double inertia = el::k_means<B>(backend, points.view(), {}, centers.view());
+  double expected = 0;
+  for (Index i = 0; i < points.rows(); ++i) {
+    for (Index c = 0; c < 5; ++c) {
+      const double gap = static_cast<double>(points.view()(i, c)) - means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)];
+      expected += gap * gap;
+    }
+  }
+  CHECK(inertia == doctest::Approx(expected).epsilon(1e-4));
+  for (const auto& mean : means) {
+    double nearest = 1e9;
+    for (Index j = 0; j < 3; ++j) {
+      double distance = 0;
+      for (Index c = 0; c < 5; ++c) {
+        distance += std::abs(static_cast<double>(centers.view()(j, c)) - mean[static_cast<std::size_t>(c)]);
+      }
+      nearest = std::min(nearest, distance);
+    }
+    CHECK(nearest < 1e-5);
+  }
+  CHECK(failure([&] {
+          el::Matrix<B> many(backend, 121, 5);
+          el::k_means<B>(backend, points.view(), {}, many.view());
+        }) == "k-means: found K = 121 clusters for 120 points, expected 1 <= K <= points");
+}
+
+TEST_CASE("k_means refills an empty cluster") {
+  const el::Cpu backend;
+  el::Matrix<el::Cpu> points(backend, 20, 2);
+  points.view()(13, 0) = 10;  // the others are all the same, so most starts put two centers on one place
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    el::Matrix<el::Cpu> centers(backend, 2, 2);
+    CHECK(el::k_means<el::Cpu>(backend, points.view(), {.restarts = 1, .seed = seed}, centers.view()) < 1e-12);
+    CHECK(centers.view()(0, 0) + centers.view()(1, 0) == 10.0F);
+  }
+}
+
+TEST_CASE("k_means gives the same bits for any number of threads") {
+  std::vector<std::vector<double>> found;
+  for (const Index threads : {1, 2, 3}) {
+    const el::Cpu backend({.threads = threads});
+    const auto points = random_matrix(backend, 4, 1500, 8);
+    el::Matrix<el::Cpu> centers(backend, 20, 8);
+    const double inertia = el::k_means<el::Cpu>(backend, points.view(), {.iterations = 5, .restarts = 2}, centers.view());
+    found.push_back(el::test::to_host(backend, centers.view()));
+    found.back().push_back(inertia);
+  }
+  CHECK(found[0] == found[1]);
+  CHECK(found[0] == found[2]);
+}
+
+// ---- wrong options ------------------------------------------------------------------------------------------------
+
+TEST_CASE("wrong options say what is expected") {
+  const el::Reference backend;
+  const auto encoder = [&](const el::TransformerOptions& o) {
+    return failure([&] { static_cast<void>(el::TransformerEncoder<el::Dynamic, el::Reference>(backend, o)); });
+  };
+  CHECK(encoder({.hidden = 0}) == "hidden size: found 0, expected at least 1");
+  CHECK(encoder({.hidden = 64, .heads = 3}) == "heads: found 3, expected a divisor of the hidden size 64");
+  CHECK(encoder({.heads = 0}) == "heads: found 0, expected a divisor of the hidden size 64");
+  CHECK(encoder({.layers = -1}) == "layers: found -1, expected 0 to 64");
+  CHECK(encoder({.max_length = 0}) == "maximum length: found 0, expected at least 1");
+  CHECK(encoder({.dropout = 1.0}) == "dropout: found 1, expected a value in [0, 1)");
+  CHECK(encoder({.attention_dropout = -0.5}) == "dropout: found -0.5, expected a value in [0, 1)");
+  CHECK(failure([&] { static_cast<void>(el::TransformerEncoder<32, el::Reference>(backend, {.hidden = 64})); }) ==
+        "hidden size: found 64, expected 32, the size that the encoder's type fixes");
+
+  const auto model = [](el::ELCRecOptions o) {
+    o.items = o.items == 0 ? 10 : o.items;
+    o.hidden = o.hidden == 64 ? 8 : o.hidden;
+    return failure([&] { static_cast<void>(el::ELCRec<el::Reference>(o)); });
+  };
+  CHECK(model({}) == "nothing thrown");
+  CHECK(model({.items = -1}) == "items: found -1, expected 1 to 2^31 - 3");
+  CHECK(model({.intents = 0}) == "intents: found K = 0, expected at least 1");
+  CHECK(model({.hidden = 0}) == "hidden size: found 0, expected at least 1");
+  CHECK(model({.heads = 3}) == "heads: found 3, expected a divisor of the hidden size 8");
+  CHECK(model({.dropout = 1.0}) == "dropout: found 1, expected a value in [0, 1)");
+  CHECK(model({.temperature = 0}) == "temperature: found 0, expected a positive number");
+  CHECK(failure([] { static_cast<void>(el::preset("books")); }) == "preset: found 'books', expected beauty, sports, toys or yelp");
+
+  CHECK(failure([&] {
+          el::SasRecWithClusters<el::Reference> one(
+              backend, items, {backend, {.hidden = hidden, .layers = 0, .max_length = max_length}}, {backend, 1, hidden});
+          one.objective<el::ClusterLoss>().pairs = el::CenterPairs::distinct;
+          el::TrainingPass<decltype(one)>(one).run(random_batches<decltype(one)>(el::Padding::masked), 0, 0);
+        }) == "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");
+}

@@ -1,0 +1,215 @@
+// Recommending: against a direct computation, from many threads, without allocating, and with bad input.
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <atomic>
+#include <cstdlib>
+#include <new>
+#include <numeric>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "elcrec/elcrec.hpp"
+
+namespace el = elcrec;
+using el::Index;
+
+namespace {
+std::atomic<long> allocations{0};
+}
+
+// Every form of new ends here. GCC takes the pairing of malloc and free for a mismatch when it sees only one of the two.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+void* operator new(std::size_t n) {
+  ++allocations;
+  if (void* p = std::malloc(n == 0 ? 1 : n)) {
+    return p;
+  }
+  throw std::bad_alloc();
+}
+void* operator new(std::size_t n, std::align_val_t alignment) {
+  ++allocations;
+  const auto a = static_cast<std::size_t>(alignment);
+  if (void* p = std::aligned_alloc(a, (n + a - 1) / a * a)) {
+    return p;
+  }
+  throw std::bad_alloc();
+}
+void operator delete(void* p) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t) noexcept { std::free(p); }
+void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+
+namespace {
+
+using Model = el::ELCRec<el::Cpu>;
+
+struct Fixture {
+  el::LeaveOneOut split = el::leave_one_out(el::make_synthetic({.users = 120, .items = 90, .intents = 4, .mean_length = 10}).data);
+  Model model = make();
+  el::Recommender<Model> recommender{model};
+
+  Model make() const {
+    el::ELCRecOptions o;
+    o.items = split.item_count();
+    o.max_length = 8;
+    o.hidden = 16;
+    o.intents = 5;
+    Model m(o, el::Cpu({.threads = 1}));
+    el::Trainer(m, el::Adam{.learning_rate = 3e-3}, {.epochs = 3, .batch_size = 32, .k_means = {.iterations = 3, .restarts = 1}}).fit(split);
+    return m;
+  }
+};
+
+std::vector<el::ItemId> items_of(std::span<const el::Recommendation> list) {
+  std::vector<el::ItemId> items;
+  for (const auto& r : list) {
+    items.push_back(r.item);
+  }
+  return items;
+}
+
+template <class F>
+std::string error_of(F f) {
+  try {
+    f();
+  } catch (const el::Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE_FIXTURE(Fixture, "recommendations are the best unseen items, best first") {
+  el::Recommender<Model>::Scratch scratch;
+  el::Cpu::Lane lane;
+  for (Index user = 0; user < split.user_count(); user += 5) {
+    const auto history = split.items(user);
+    el::TokenBatch batch;
+    batch.start(model.max_length(), el::Padding::paper);
+    batch.add(history);
+    std::vector<float> x(16);
+    model.encode_last(lane, batch.view(), {x.data(), 1, 16});
+    std::vector<std::pair<double, el::ItemId>> all;
+    for (el::ItemId v = 1; v <= split.item_count(); ++v) {
+      double s = 0;
+      for (Index c = 0; c < 16; ++c) {
+        s -= static_cast<double>(x[static_cast<std::size_t>(c)]) * static_cast<double>(model.items()(v, c));
+      }
+      if (std::find(history.begin(), history.end(), v) == history.end()) {
+        all.emplace_back(s, v);
+      }
+    }
+    std::sort(all.begin(), all.end());
+    const auto found = recommender.recommend(history, 10, scratch);
+    REQUIRE(found.size() == 10);
+    for (std::size_t i = 0; i < 10; ++i) {
+      CHECK(found[i].score == doctest::Approx(-all[i].first).epsilon(1e-4));
+      CHECK((found[i].item == all[i].second || std::abs(all[i].first + static_cast<double>(found[i].score)) < 1e-5));
+    }
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "repeat lets seen items compete, and k may exceed the catalogue") {
+  el::Recommender<Model>::Scratch scratch;
+  const std::vector<el::ItemId> history{3, 5, 9};
+  auto all = items_of(recommender.recommend(history, 1000, scratch, true));
+  CHECK(all.size() == 90);
+  auto unseen = items_of(recommender.recommend(history, 1000, scratch));
+  CHECK(unseen.size() == 87);
+  CHECK(std::find(unseen.begin(), unseen.end(), 5) == unseen.end());
+  std::sort(all.begin(), all.end());
+  std::vector<el::ItemId> expected(90);
+  std::iota(expected.begin(), expected.end(), 1);
+  CHECK(all == expected);
+}
+
+TEST_CASE_FIXTURE(Fixture, "many threads get the answers of one") {
+  std::vector<std::vector<el::ItemId>> expected(static_cast<std::size_t>(split.user_count()));
+  std::vector<el::IntentMatch> intents(expected.size());
+  el::Recommender<Model>::Scratch one;
+  for (Index user = 0; user < split.user_count(); ++user) {
+    expected[static_cast<std::size_t>(user)] = items_of(recommender.recommend(split.items(user), 7, one));
+    intents[static_cast<std::size_t>(user)] = recommender.intent(split.items(user), one);
+  }
+  std::atomic<int> wrong{0};
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&, t] {
+      el::Recommender<Model>::Scratch scratch;
+      for (Index i = 0; i < split.user_count(); ++i) {
+        const auto user = static_cast<std::size_t>((i * (2 * t + 1)) % split.user_count());
+        const bool same = items_of(recommender.recommend(split.items(static_cast<Index>(user)), 7, scratch)) == expected[user] &&
+                          recommender.intent(split.items(static_cast<Index>(user)), scratch).intent == intents[user].intent;
+        wrong += same ? 0 : 1;
+      }
+    });
+  }
+  for (auto& thread : threads) {
+    thread.join();
+  }
+  CHECK(wrong == 0);
+}
+
+TEST_CASE_FIXTURE(Fixture, "after warm-up nothing is allocated") {
+  el::Recommender<Model>::Scratch scratch;
+  std::vector<el::ItemId> longest(90);  // no history is longer than the catalogue
+  std::iota(longest.begin(), longest.end(), 1);
+  (void)recommender.recommend(longest, 20, scratch);
+  (void)recommender.intent(longest, scratch);
+  const long before = allocations;
+  for (Index user = 0; user < split.user_count(); ++user) {
+    (void)recommender.recommend(split.items(user), 1 + user % 20, scratch);
+    (void)recommender.intent(split.items(user), scratch);
+  }
+  CHECK(allocations.load() == before);
+}
+
+TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised mean, as evaluation sees it") {
+  el::Recommender<Model>::Scratch scratch;
+  el::Cpu::Lane lane;
+  for (Index user = 0; user < split.user_count(); user += 11) {
+    const auto match = recommender.intent(split.items(user), scratch);
+    el::TokenBatch batch;
+    batch.start(model.max_length(), model.padding);
+    batch.add(split.items(user));
+    std::vector<float> h(16);
+    std::vector<float> norm(1);
+    model.encode_mean(lane, batch.view(), {h.data(), 1, 16});
+    lane.normalize_rows({h.data(), 1, 16}, {norm.data(), 1, 1}, {h.data(), 1, 16});
+    std::vector<double> distances;
+    for (Index j = 0; j < 5; ++j) {
+      double length = 0;
+      for (Index c = 0; c < 16; ++c) {
+        length += static_cast<double>(model.clusters.centers()(j, c)) * static_cast<double>(model.clusters.centers()(j, c));
+      }
+      double square = 0;
+      for (Index c = 0; c < 16; ++c) {
+        const double gap = static_cast<double>(h[static_cast<std::size_t>(c)]) - static_cast<double>(model.clusters.centers()(j, c)) / std::sqrt(length);
+        square += gap * gap;
+      }
+      distances.push_back(std::sqrt(square));
+    }
+    auto sorted = distances;
+    std::sort(sorted.begin(), sorted.end());
+    CHECK(static_cast<double>(match.distance) == doctest::Approx(sorted[0]).epsilon(1e-4));
+    CHECK(static_cast<double>(match.runner_up_distance) == doctest::Approx(sorted[1]).epsilon(1e-4));
+    CHECK(distances[static_cast<std::size_t>(match.intent)] == doctest::Approx(sorted[0]).epsilon(1e-4));
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "bad input is named") {
+  el::Recommender<Model>::Scratch scratch;
+  const std::vector<el::ItemId> none;
+  const std::vector<el::ItemId> unknown{1, 91};
+  const std::vector<el::ItemId> padding{0};
+  const std::vector<el::ItemId> good{1};
+  CHECK(error_of([&] { (void)recommender.recommend(none, 5, scratch); }) == "history: found no items, expected at least one");
+  CHECK(error_of([&] { (void)recommender.recommend(unknown, 5, scratch); }) == "history: found item 91, expected 1 to 90");
+  CHECK(error_of([&] { (void)recommender.recommend(padding, 5, scratch); }) == "history: found item 0, expected 1 to 90");
+  CHECK(error_of([&] { (void)recommender.recommend(good, 0, scratch); }) == "recommend: found k = 0, expected at least 1");
+  CHECK(error_of([&] { (void)recommender.intent(none, scratch); }) == "history: found no items, expected at least one");
+  CHECK(recommender.recommend(good, 5, scratch).size() == 5);
+}

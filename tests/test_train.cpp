@@ -1,0 +1,365 @@
+// Training as a whole: the same bits for any number of threads, resume, early stopping, divergence, checkpoints, log.
+#include <doctest/doctest.h>
+
+#include <atomic>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <unistd.h>
+#include <vector>
+
+#include "elcrec/elcrec.hpp"
+
+namespace el = elcrec;
+namespace fs = std::filesystem;
+using el::Index;
+
+namespace {
+
+el::LeaveOneOut small_split(std::uint64_t seed = 1) {
+  return el::leave_one_out(el::make_synthetic({.users = 150, .items = 80, .intents = 4, .mean_length = 9, .seed = seed}).data);
+}
+
+el::ELCRecOptions small_options(const el::LeaveOneOut& split, el::Padding padding = el::Padding::masked) {
+  el::ELCRecOptions o;
+  o.items = split.item_count();
+  o.max_length = 12;
+  o.hidden = 16;
+  o.layers = 2;
+  o.intents = 4;
+  o.padding = padding;
+  return o;
+}
+
+el::TrainerOptions small_run(Index epochs = 2) { return {.epochs = epochs, .batch_size = 32, .seed = 5, .k_means = {.iterations = 3, .restarts = 2}}; }
+
+template <class Model>
+std::vector<float> weights(const Model& model) {
+  std::vector<float> all;
+  for (const auto& p : el::parameters(model)) {
+    all.insert(all.end(), p.values.flat().begin(), p.values.flat().end());
+  }
+  return all;
+}
+
+/// The next-item loss, raising a flag after a number of steps.
+struct Countdown : el::NextItemBce {
+  std::atomic<bool>* flag = nullptr;
+  int* left = nullptr;
+
+  void evaluate(auto& step) const {
+    el::NextItemBce::evaluate(step);
+    if (left != nullptr && --*left == 0) {
+      *flag = true;
+    }
+  }
+};
+
+/// A folder that is gone at the end of a test.
+struct TemporaryFolder {
+  fs::path path = fs::temp_directory_path() / ("elcrec_test_train_" + std::to_string(::getpid()));
+  TemporaryFolder() { fs::create_directories(path); }
+  ~TemporaryFolder() { fs::remove_all(path); }
+  TemporaryFolder(const TemporaryFolder&) = delete;
+  TemporaryFolder& operator=(const TemporaryFolder&) = delete;
+};
+
+template <class F>
+std::string error_of(F f) {
+  try {
+    f();
+  } catch (const el::Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
+
+}  // namespace
+
+TEST_CASE("one, two and three threads give the same bits") {
+  const auto split = small_split();
+  for (const auto padding : {el::Padding::masked, el::Padding::paper}) {
+    CAPTURE(el::to_text(padding));
+    std::vector<std::vector<float>> results;
+    std::vector<double> losses;
+    for (const Index threads : {1, 2, 3}) {
+      el::ELCRec<el::Cpu> model(small_options(split, padding), el::Cpu({.threads = threads}));
+      el::Trainer trainer(model, el::Adam{}, small_run());
+      trainer.fit(split, [&](const el::EpochReport& report) { losses.push_back(report.losses.total); });
+      results.push_back(weights(model));
+    }
+    CHECK(results[0] == results[1]);
+    CHECK(results[0] == results[2]);
+    REQUIRE(losses.size() == 6);
+    CHECK(losses[0] == losses[2]);
+    CHECK(losses[1] == losses[5]);
+  }
+}
+
+TEST_CASE("the full-softmax objective gives the same bits for any number of threads, and learns") {
+  const auto split = small_split();
+  std::vector<std::vector<float>> results;
+  for (const Index threads : {1, 2}) {
+    el::ELCRec<el::Cpu, el::NextItemSoftmax> model(small_options(split), el::Cpu({.threads = threads}));
+    el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3}, small_run(4));
+    std::vector<double> next_item;
+    trainer.fit(split, [&](const el::EpochReport& report) { next_item.push_back(report.losses.terms.at(0).second); });
+    CHECK(next_item.back() < next_item.front());
+    CHECK(next_item.front() == doctest::Approx(std::log(80.0)).epsilon(0.05));
+    results.push_back(weights(model));
+  }
+  CHECK(results[0] == results[1]);
+}
+
+TEST_CASE("an interrupted and resumed run equals an uninterrupted one") {
+  const TemporaryFolder folder;
+  const auto split = small_split();
+  auto run = small_run(4);
+
+  el::ELCRec<el::Cpu> whole(small_options(split));
+  std::vector<double> whole_losses;
+  const auto whole_result = el::Trainer(whole, el::Adam{}, run).fit(split, [&](const el::EpochReport& r) { whole_losses.push_back(r.losses.total); });
+  CHECK(whole_result.end == el::FitResult::End::epochs_done);
+
+  // Stopped inside the second epoch: the flag turns true after some steps, seen through a stop that counts them down.
+  run.checkpoint = folder.path / "model.safetensors";
+  std::atomic<bool> stop{false};
+  run.stop = &stop;
+  std::vector<double> losses;
+  el::ELCRec<el::Cpu> first(small_options(split));
+  el::Trainer first_trainer(first, el::Adam{}, run);
+  const auto interrupted = first_trainer.fit(split, [&](const el::EpochReport& r) {
+    losses.push_back(r.losses.total);
+    stop = true;
+  });
+  CHECK(interrupted.end == el::FitResult::End::interrupted);
+  CHECK(interrupted.epochs == 1);
+
+  run.stop = nullptr;
+  el::ELCRec<el::Cpu> second(small_options(split));
+  el::Trainer second_trainer(second, el::Adam{}, run);
+  second_trainer.resume(run.checkpoint);
+  const auto resumed = second_trainer.fit(split, [&](const el::EpochReport& r) { losses.push_back(r.losses.total); });
+  CHECK(resumed.epochs == 4);
+  CHECK(losses == whole_losses);
+  CHECK(weights(second) == weights(whole));
+  CHECK(resumed.best_ndcg == whole_result.best_ndcg);
+}
+
+TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
+  const TemporaryFolder folder;
+  const auto split = small_split();
+  auto run = small_run(3);
+  el::ELCRec<el::Cpu> whole(small_options(split));
+  std::vector<double> whole_losses;
+  el::Trainer(whole, el::Adam{}, run).fit(split, [&](const el::EpochReport& r) { whole_losses.push_back(r.losses.total); });
+
+  // Batches of 32 of 150 users: five steps an epoch. Stop after each possible step of the first epoch in turn.
+  run.checkpoint = folder.path / "model.safetensors";
+  for (int steps = 1; steps < 5; ++steps) {
+    std::atomic<bool> stop{false};
+    using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Cpu>, el::NoClusters<el::Cpu>, Countdown>;
+    const auto make = [&] {
+      const el::Cpu cpu;
+      return Model(cpu, split.item_count(), el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = 16, .layers = 1, .max_length = 12}), {});
+    };
+    Model reference = make();
+    el::Trainer(reference, el::Adam{}, small_run(3)).fit(split);
+
+    Model stopped = make();
+    int left = steps;
+    std::get<0>(stopped.objectives).flag = &stop;
+    std::get<0>(stopped.objectives).left = &left;
+    run.stop = &stop;
+    CHECK(el::Trainer(stopped, el::Adam{}, run).fit(split).end == el::FitResult::End::interrupted);
+    run.stop = nullptr;
+    Model resumed = make();
+    el::Trainer trainer(resumed, el::Adam{}, run);
+    trainer.resume(run.checkpoint);
+    trainer.fit(split);
+    CHECK(weights(resumed) == weights(reference));
+  }
+}
+
+TEST_CASE("training stops early and keeps the best weights") {
+  const auto split = small_split();
+  el::ELCRec<el::Cpu> model(small_options(split));
+  auto run = small_run(40);
+  run.patience = 2;
+  std::vector<double> ndcg;
+  const auto result = el::Trainer(model, el::Adam{.learning_rate = 0.05}, run).fit(split, [&](const el::EpochReport& r) { ndcg.push_back(r.valid.ndcg(20)); });
+  CHECK(result.end == el::FitResult::End::early_stop);
+  CHECK(result.epochs == result.best_epoch + 2);
+  CHECK(result.best_ndcg == *std::max_element(ndcg.begin(), ndcg.end()));
+  CHECK(el::evaluate(model, split, el::Split::valid).ndcg(20) == result.best_ndcg);
+}
+
+TEST_CASE("a loss that is not finite ends training and leaves the last good checkpoint") {
+  const TemporaryFolder folder;
+  const auto split = small_split();
+  auto run = small_run(3);
+  run.checkpoint = folder.path / "model.safetensors";
+  el::ELCRec<el::Cpu> model(small_options(split));
+  el::Trainer trainer(model, el::Adam{.learning_rate = 1e37}, run);
+  // One good epoch first, at a sane rate.
+  el::ELCRec<el::Cpu> good(small_options(split));
+  auto one = run;
+  one.epochs = 1;
+  el::Trainer(good, el::Adam{}, one).fit(split);
+  const std::string what = error_of([&] { trainer.fit(split); });
+  CHECK(what.find("the loss is not finite") != std::string::npos);
+  CHECK(what.find("epoch 1, batch 2") != std::string::npos);
+  CHECK(what.find("next_item") != std::string::npos);
+  CHECK(weights(el::load_elcrec<el::Cpu>(run.checkpoint).model) == weights(good));
+}
+
+TEST_CASE("wrong options say what is wrong") {
+  const auto split = small_split();
+  auto o = small_options(split);
+  o.intents = 151;
+  el::ELCRec<el::Cpu> many(o);
+  CHECK(error_of([&] { el::Trainer(many, el::Adam{}, small_run()).fit(split); }) ==
+        "intents: found K = 151 for 150 users, expected at most one for each user");
+  o.intents = 0;
+  CHECK(error_of([&] { el::ELCRec<el::Cpu> none(o); }) == "intents: found K = 0, expected at least 1");
+  o = small_options(split);
+  o.heads = 3;
+  CHECK(error_of([&] { el::ELCRec<el::Cpu> odd(o); }) == "heads: found 3, expected a divisor of the hidden size 16");
+  o = small_options(split);
+  o.items = 10;
+  el::ELCRec<el::Cpu> few(o);
+  CHECK(error_of([&] { el::Trainer(few, el::Adam{}, small_run()).fit(split); }).find("expected at most the model's 10") != std::string::npos);
+  CHECK(error_of([&] { el::Trainer(few, el::Adam{.learning_rate = -1}, small_run()); }) == "learning rate: found -1, expected a positive number");
+  CHECK(error_of([&] { el::Trainer(few, el::Adam{}, {.epochs = 0}); }) == "epochs: found 0, expected at least 1");
+}
+
+TEST_CASE("a checkpoint brings back the model, its options and the item ids") {
+  const TemporaryFolder folder;
+  const fs::path path = folder.path / "model.safetensors";
+  const auto split = small_split();
+  auto o = small_options(split);
+  o.prototype = el::Prototype::concat;
+  o.assignment = el::Assignment::nearest;
+  o.crop = 0.30000000000000004;
+  const el::ELCRec<el::Cpu> model(o);
+  std::vector<std::int64_t> names;
+  for (Index i = 1; i <= split.item_count(); ++i) {
+    names.push_back(7 * i);
+  }
+  el::save_model(path, model, el::ItemMap(names));
+  const auto loaded = el::load_elcrec<el::Cpu>(path);
+  CHECK(weights(loaded.model) == weights(model));
+  CHECK(loaded.items.name(3) == 21);
+  CHECK(el::to_metadata(loaded.model.options()) == el::to_metadata(o));
+
+  SUBCASE("what does not fit is named") {
+    el::CheckpointWriter writer;
+    for (const auto& [key, value] : model.metadata()) {
+      writer.metadata(key, value);
+    }
+    const auto rewritten = [&](const std::string& left_out) {
+      for (const auto& p : el::parameters(model)) {
+        if (p.name != left_out) {
+          writer.add<el::Cpu, float>(model.backend(), p.name, p.shape(), p.values.flat());
+        }
+      }
+    };
+    const std::vector<float> wrong(32, 1.0F);
+    SUBCASE("missing") {
+      rewritten("LayerNorm.bias");
+      writer.write(path);
+      CHECK(error_of([&] { (void)el::load_elcrec<el::Cpu>(path); }).find("LayerNorm.bias") != std::string::npos);
+    }
+    SUBCASE("extra") {
+      rewritten("");
+      writer.add<el::Cpu, float>(model.backend(), "surprise", {32}, wrong);
+      writer.write(path);
+      CHECK(error_of([&] { (void)el::load_elcrec<el::Cpu>(path); }).find("found tensor 'surprise', expected only the model's parameters") != std::string::npos);
+    }
+    SUBCASE("mis-shaped") {
+      rewritten("LayerNorm.bias");
+      writer.add<el::Cpu, float>(model.backend(), "LayerNorm.bias", {32}, wrong);
+      writer.write(path);
+      CHECK(error_of([&] { (void)el::load_elcrec<el::Cpu>(path); }).find("tensor 'LayerNorm.bias': found F32 [32], expected shape F32 [16]") != std::string::npos);
+    }
+    SUBCASE("NaN") {
+      rewritten("LayerNorm.bias");
+      std::vector<float> nan(16, 0.0F);
+      nan[5] = NAN;
+      writer.add<el::Cpu, float>(model.backend(), "LayerNorm.bias", {16}, nan);
+      writer.write(path);
+      const auto what = error_of([&] { (void)el::load_elcrec<el::Cpu>(path); });
+      CHECK(what.find("LayerNorm.bias") != std::string::npos);
+      CHECK(what.find("5") != std::string::npos);
+    }
+    SUBCASE("metadata of nonsense") {
+      rewritten("");
+      writer.metadata("heads", "three");
+      writer.write(path);
+      CHECK(error_of([&] { (void)el::load_elcrec<el::Cpu>(path); }).find("heads: found 'three', expected a whole number") != std::string::npos);
+    }
+  }
+
+  SUBCASE("a file without training state does not resume") {
+    el::ELCRec<el::Cpu> other(o);
+    el::Trainer trainer(other, el::Adam{}, small_run());
+    CHECK(error_of([&] { trainer.resume(path); }).find("expected a checkpoint with training state") != std::string::npos);
+  }
+}
+
+TEST_CASE("the run log has one JSON line an epoch") {
+  const TemporaryFolder folder;
+  const auto split = small_split();
+  el::ELCRec<el::Cpu> model(small_options(split));
+  {
+    el::RunLog log(folder.path / "log.jsonl");
+    el::Trainer(model, el::Adam{}, small_run(3)).fit(split, log);
+  }
+  std::ifstream in(folder.path / "log.jsonl");
+  int lines = 0;
+  for (std::string line; std::getline(in, line);) {
+    const auto json = nlohmann::json::parse(line);
+    CHECK(json.at("epoch") == ++lines);
+    for (const char* key : {"loss", "next_item", "sequence_contrast", "cluster", "intent_contrast", "train_seconds", "users_per_second", "rss_mb"}) {
+      CHECK(json.at(key).is_number());
+    }
+    CHECK(json.at("valid").at("NDCG@20").is_number());
+  }
+  CHECK(lines == 3);
+  CHECK(error_of([&] { el::RunLog log(folder.path / "nowhere" / "log.jsonl"); }).find("cannot be opened") != std::string::npos);
+}
+
+TEST_CASE("evaluation ranks as a direct sort does, under both protocols and paddings") {
+  const auto split = small_split();
+  const el::ELCRec<el::Cpu> model(small_options(split));
+  el::Cpu::Lane lane;
+  for (const auto protocol : {el::Protocol::strict, el::Protocol::paper}) {
+    for (const auto padding : {el::Padding::masked, el::Padding::paper}) {
+      const auto metrics = el::evaluate(model, split, el::Split::test, {.protocol = protocol, .padding = padding});
+      REQUIRE(metrics.users() == split.user_count());
+      for (Index user = 0; user < split.user_count(); user += 7) {
+        const auto history = split.input(user, el::Split::test);
+        el::TokenBatch batch;
+        batch.start(model.max_length(), padding);
+        batch.add(history);
+        std::vector<float> x(16);
+        model.encode_last(lane, batch.view(), {x.data(), 1, 16});
+        std::vector<double> scores;
+        for (Index v = 0; v < split.item_count() + 2; ++v) {
+          double s = 0;
+          for (Index c = 0; c < 16; ++c) {
+            s += static_cast<double>(x[static_cast<std::size_t>(c)]) * static_cast<double>(model.items()(v, c));
+          }
+          const bool seen = std::find(history.begin(), history.end(), static_cast<el::ItemId>(v)) != history.end();
+          const bool real = v >= 1 && v <= split.item_count();
+          scores.push_back(protocol == el::Protocol::paper ? (seen ? 0.0 : s) : (seen || !real ? -1e30 : s));
+        }
+        const auto target = static_cast<std::size_t>(split.target(user, el::Split::test));
+        const auto above = std::count_if(scores.begin(), scores.end(), [&](double s) { return s > scores[target]; });
+        CHECK(std::abs(metrics.ranks()[static_cast<std::size_t>(user)] - above) <= 1);  // float against double near ties
+      }
+    }
+  }
+}
