@@ -455,6 +455,6 @@ TEST_CASE("require throws the joined message, and builds it only then") {
   CHECK_NOTHROW(el::require(true, "never"));
   CHECK_THROWS_WITH_AS(el::require(false, "option ", 3, ": found '", "x", "', expected ", 2.5), "option 3: found 'x', expected 2.5", el::ArgumentError);
   CHECK_THROWS_WITH_AS(el::require<el::FileError>(false, "file f, line ", 4), "file f, line 4", el::FileError);
-  CHECK_THROWS_AS(el::require(false), el::Error);
+  CHECK_THROWS_AS(el::require<el::DivergenceError>(false, "NaN"), el::Error);
   static_assert(std::is_base_of_v<el::Error, el::DivergenceError> && std::is_base_of_v<std::runtime_error, el::Error>);
 }

@@ -129,6 +129,26 @@ concept BackendLane =
     operation::RowSelection<L> && operation::NextItemLosses<L> && operation::ContrastiveLosses<L> &&
     operation::AdamUpdate<L> && operation::Ranking<L> && requires(L lane) { lane.workspace().frame(); };
 
+/// For authors of backends: `static_assert(check_lane<MyLane>())` names each group of operations that a lane lacks, where the
+/// concept alone would only say that it is not satisfied.
+template <class L>
+consteval bool check_lane() {
+  static_assert(operation::Elementwise<L>, "the lane lacks operations of operation::Elementwise");
+  static_assert(operation::Products<L>, "the lane lacks operations of operation::Products");
+  static_assert(operation::Embedding<L>, "the lane lacks operations of operation::Embedding");
+  static_assert(operation::LayerNorm<L>, "the lane lacks operations of operation::LayerNorm");
+  static_assert(operation::Gelu<L>, "the lane lacks operations of operation::Gelu");
+  static_assert(operation::Dropout<L>, "the lane lacks operations of operation::Dropout");
+  static_assert(operation::Attention<L>, "the lane lacks operations of operation::Attention");
+  static_assert(operation::Pooling<L>, "the lane lacks operations of operation::Pooling");
+  static_assert(operation::RowSelection<L>, "the lane lacks operations of operation::RowSelection");
+  static_assert(operation::NextItemLosses<L>, "the lane lacks operations of operation::NextItemLosses");
+  static_assert(operation::ContrastiveLosses<L>, "the lane lacks operations of operation::ContrastiveLosses");
+  static_assert(operation::AdamUpdate<L>, "the lane lacks operations of operation::AdamUpdate");
+  static_assert(operation::Ranking<L>, "the lane lacks operations of operation::Ranking");
+  return BackendLane<L>;
+}
+
 /// Owns memory and the way work is spread: what a component is written against.
 template <class B>
 concept Backend = std::copy_constructible<B> && BackendLane<typename B::Lane> &&

@@ -107,8 +107,12 @@ template <class T>
 template <class T>
 void from_text(std::string_view option, std::string_view text, T& value) {
   if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>) {
+    std::size_t count = 2;
+    if constexpr (std::is_enum_v<T>) {
+      count = names_of<T>.size();
+    }
     std::string expected;
-    for (std::size_t i = 0; i < 2; ++i) {
+    for (std::size_t i = 0; i < count; ++i) {
       const auto candidate = static_cast<T>(i);
       if (text == to_text(candidate)) {
         value = candidate;

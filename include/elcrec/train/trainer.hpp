@@ -90,7 +90,7 @@ class Trainer {
   /// Continues where a checkpoint that this trainer's like wrote left off. Throws FileError when it holds no training
   /// state or that of another configuration.
   void resume(const std::filesystem::path& path) {
-    const auto file = SafetensorsFile::read(path);
+    const SafetensorsFile file = SafetensorsFile::read(path);
     const auto state = [&](const std::string& key) {
       const auto found = file.metadata().find(std::string(training_prefix) + key);
       require<FileError>(found != file.metadata().end(), path.string(), ": found no '", training_prefix, key,

@@ -15,17 +15,16 @@ namespace elcrec::detail {
 typedef std::uint32_t Words __attribute__((vector_size(32)));
 typedef std::uint64_t WideWords __attribute__((vector_size(32)));
 
-/// Products of the low halves of four 64-bit lanes: the one widening multiplication that vector units have.
-inline WideWords multiply_low(WideWords a, std::uint32_t m) {
+/// product = low halves of four 64-bit lanes times m: the one widening multiplication that vector units have. By reference,
+/// since without AVX a vector of 32 bytes has no settled way to be returned.
+inline void multiply_low(const WideWords& a, std::uint32_t m, WideWords& product) {
 #if defined(__AVX2__)
-  WideWords product;
-  __m256i register_a;
-  std::memcpy(&register_a, &a, sizeof(a));
-  const __m256i result = _mm256_mul_epu32(register_a, _mm256_set1_epi64x(static_cast<long long>(m)));
-  std::memcpy(&product, &result, sizeof(product));
-  return product;
+  __m256i lanes;
+  std::memcpy(&lanes, &a, sizeof(a));
+  lanes = _mm256_mul_epu32(lanes, _mm256_set1_epi64x(static_cast<long long>(m)));
+  std::memcpy(&product, &lanes, sizeof(product));
 #else
-  return (a & 0xFFFFFFFFULL) * static_cast<std::uint64_t>(m);
+  product = (a & 0xFFFFFFFFULL) * static_cast<std::uint64_t>(m);
 #endif
 }
 
@@ -44,8 +43,10 @@ inline void philox8(const RandomStream& stream, std::uint64_t index, Words (&wor
   auto key1 = static_cast<std::uint32_t>(stream.seed >> 32);
   for (int round = 0; round < philox_rounds; ++round) {
     for (auto& lanes : c) {
-      const WideWords p0 = multiply_low(lanes[0], philox_multiplier0);
-      const WideWords p1 = multiply_low(lanes[2], philox_multiplier1);
+      WideWords p0;
+      WideWords p1;
+      multiply_low(lanes[0], philox_multiplier0, p0);
+      multiply_low(lanes[2], philox_multiplier1, p1);
       lanes[0] = (p1 >> 32) ^ lanes[1] ^ static_cast<std::uint64_t>(key0);
       lanes[1] = p1;
       lanes[2] = (p0 >> 32) ^ lanes[3] ^ static_cast<std::uint64_t>(key1);

@@ -19,6 +19,8 @@ inline constexpr Index tile_cols = 2 * simd::width<T>;
 template <class T>
 inline constexpr Index tile_rows = simd::register_count == 32 ? 12 : 6;
 inline constexpr Index depth_block = 256;
+/// A b with contiguous rows is read where it is when so few rows of y use it that repacking would not pay.
+inline constexpr Index in_place_rows = 64;
 
 /// Elements that the packed copy of b needs: any K is cut to depth_block.
 template <class T>
@@ -98,7 +100,7 @@ inline void pack(Operand<T> b, Index k0, Index depth, Index cols, T* packed) {
 
 /// One register tile: rows x tile_cols results, of which `cols` are stored.
 template <Index Rows, class T>
-inline void tile(Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
+inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
   using V = simd::Pack<T>;
   constexpr Index w = simd::width<T>;
   V start[2] = {};
@@ -112,8 +114,8 @@ inline void tile(Operand<T> a, const T* packed, Index depth, T* y, Index stride,
     sum[m][1] = start[1];
   }
   for (Index k = 0; k < depth; ++k) {
-    const V b0 = simd::load(packed + k * tile_cols<T>);
-    const V b1 = simd::load(packed + k * tile_cols<T> + w);
+    const V b0 = simd::load(b + k * b_stride);
+    const V b1 = simd::load(b + k * b_stride + w);
 #pragma GCC unroll 12
     for (Index m = 0; m < Rows; ++m) {
       const V am = simd::broadcast(a.data[m * a.outer + k * a.depth]);
@@ -141,11 +143,11 @@ inline void tile(Operand<T> a, const T* packed, Index depth, T* y, Index stride,
 
 /// tile<rows> for a number of rows known at run time, at most Rows.
 template <Index Rows, class T>
-inline void tile_of(Index rows, Operand<T> a, const T* packed, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
+inline void tile_of(Index rows, Operand<T> a, const T* b, Index b_stride, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
   if (rows == Rows) {
-    tile<Rows>(a, packed, depth, y, stride, cols, add, bias);
+    tile<Rows>(a, b, b_stride, depth, y, stride, cols, add, bias);
   } else if constexpr (Rows > 1) {
-    tile_of<Rows - 1>(rows, a, packed, depth, y, stride, cols, add, bias);
+    tile_of<Rows - 1>(rows, a, b, b_stride, depth, y, stride, cols, add, bias);
   }
 }
 
@@ -159,12 +161,18 @@ void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write wr
   for (Index k0 = 0; k0 < depth; k0 += depth_block) {
     const Index kc = std::min(depth_block, depth - k0);
     const bool add = write == Write::add || k0 > 0;
-    detail::pack(b, k0, kc, y.cols(), packed);
+    const bool in_place = b.outer == 1 && y.rows() <= in_place_rows && y.cols() % nr == 0;
+    const T* panels = in_place ? b.data + k0 * b.depth : packed;
+    const Index panel_stride = in_place ? b.depth : nr;
+    const Index next_panel = in_place ? nr : kc * nr;
+    if (!in_place) {
+      detail::pack(b, k0, kc, y.cols(), packed);
+    }
     for (Index m = 0; m < y.rows(); m += mr) {
       const Operand<T> rows{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
       const Index count = std::min(mr, y.rows() - m);
       for (Index n = 0; n < y.cols(); n += nr) {
-        detail::tile_of<mr>(count, rows, packed + n * kc, kc, y.row(m) + n, y.stride(), std::min(nr, y.cols() - n), add,
+        detail::tile_of<mr>(count, rows, panels + n / nr * next_panel, panel_stride, kc, y.row(m) + n, y.stride(), std::min(nr, y.cols() - n), add,
                             bias != nullptr && k0 == 0 ? bias + n : nullptr);
       }
     }

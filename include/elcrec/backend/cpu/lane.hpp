@@ -261,17 +261,7 @@ class CpuLane : public ReferenceLane<T> {
       const Index r1 = std::min(x.rows(), r0 + block);
       multiply_nt(x.slice_rows(r0, r1), centers, products.slice_rows(0, r1 - r0), Write::replace);
       for (Index r = r0; r < r1; ++r) {
-        const T* row = products.row(r - r0);
-        T best = std::numeric_limits<T>::infinity();
-        std::int32_t id = 0;
-        for (Index j = 0; j < k; ++j) {
-          const T distance = squares[static_cast<std::size_t>(j)] - 2 * row[j];
-          if (distance < best) {
-            best = distance;
-            id = static_cast<std::int32_t>(j);
-          }
-        }
-        ids[static_cast<std::size_t>(r)] = id;
+        ids[static_cast<std::size_t>(r)] = nearest_of(squares.data(), products.row(r - r0), k);
       }
     }
   }
@@ -550,6 +540,35 @@ class CpuLane : public ReferenceLane<T> {
           rest += z[i];
         });
     return {largest, simd::sum<T>(total) + rest};
+  }
+
+  /// argmin_j squares_j - 2 products_j, the lowest j among equals.
+  static std::int32_t nearest_of(const T* squares, const T* products, Index k) {
+    V best = simd::broadcast(std::numeric_limits<T>::infinity());
+    V where{};  // register number of each lane's best
+    T number = 0;
+    Index j = 0;
+    for (; j + width <= k; j += width, number += 1) {
+      const V distance = simd::load(squares + j) - 2 * simd::load(products + j);
+      where = distance < best ? simd::broadcast(number) : where;
+      best = distance < best ? distance : best;
+    }
+    T smallest = std::numeric_limits<T>::infinity();
+    Index id = 0;
+    for (Index i = 0; i < width && i < j; ++i) {
+      const Index candidate = static_cast<Index>(where[i]) * width + i;
+      if (best[i] < smallest || (best[i] == smallest && candidate < id)) {
+        smallest = best[i];
+        id = candidate;
+      }
+    }
+    for (; j < k; ++j) {
+      if (const T distance = squares[j] - 2 * products[j]; distance < smallest) {
+        smallest = distance;
+        id = j;
+      }
+    }
+    return static_cast<std::int32_t>(id);
   }
 
   static Index count_above(const T* row, Index n, T threshold) {

@@ -160,7 +160,7 @@ inline Pack<double> exp(Pack<double> x) {
 }
 
 /// Φ(x) and e^(-x²/2) together, since the derivative of GELU needs both.
-/// Abramowitz & Stegun 7.1.26: the absolute error of Φ is below 1e-7.
+/// Abramowitz & Stegun 7.1.26: the absolute error of Φ is below 3e-7 (3e-8 root mean square), mostly rounding.
 inline void normal_cdf(Pack<float> x, Pack<float>& cdf, Pack<float>& bell) {
   using V = Pack<float>;
   const V magnitude = x < 0.0F ? -x : x;

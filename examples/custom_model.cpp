@@ -1,0 +1,169 @@
+// Another model from the library's parts and three of one's own: an encoder, an augmentation and an objective, trained by the
+// unchanged Trainer on any backend. Returns 1 if a gradient of the
+// encoder is wrong or the model is not twice as good as popularity.
+#include <algorithm>
+#include <cmath>
+#include <iostream>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include <elcrec/elcrec.hpp>
+#include <elcrec/encoder/check_encoder_gradients.hpp>
+
+namespace el = elcrec;
+
+/// An item and the mean of all up to it, joined by a small network:
+/// e_t = E[item_t] + P[position_t],  m_t = mean_{s ≤ t} e_s,  c_t = W_j [e_t; m_t] + b_j,  y_t = e_t + W_o gelu(c_t) + b_o.
+/// The running mean is attention with all queries and keys 0: every item that is seen then has the same weight.
+template <el::Backend B>
+class RunningMeanEncoder {
+ public:
+  using Backend = B;
+  using T = typename B::Scalar;
+  using In = el::MatrixView<const T>;
+  using Out = el::MatrixView<T>;
+
+  struct Cache {
+    Out qkv;            // (T, 3D) zeros, zeros, e
+    Out probabilities;  // (T, longest)
+    Out both;           // (T, 2D) e and its running mean, side by side
+    Out c;              // (T, D)
+    Out activated;      // (T, D) gelu(c)
+  };
+
+  RunningMeanEncoder(const B& backend, el::Index max_length, el::Index hidden, std::uint64_t seed)
+      : positions_(backend, max_length, hidden), join_(backend, 2 * hidden, hidden), out_(backend, hidden, hidden) {
+    std::uint32_t which = 1;  // 0 draws the item table
+    for (auto& p : el::parameters(*this)) {
+      if (p.rank == 2) {
+        el::initialise_normal(backend, seed, which++, 1 / std::sqrt(static_cast<double>(p.values.cols())), p.values);
+      }
+    }
+    el::initialise_constant(backend, 0, positions_.view());
+  }
+
+  [[nodiscard]] el::Index hidden() const { return positions_.cols(); }
+  [[nodiscard]] el::Index max_length() const { return positions_.rows(); }
+
+  void forward(const el::Pass<B>& pass, const el::TokenView& tokens, In table, Cache& cache, Out y) const {
+    const el::Index t = tokens.tokens();
+    const el::Index d = hidden();
+    cache = {pass.keep(t, 3 * d), pass.keep(t, tokens.longest), pass.keep(t, 2 * d), pass.keep(t, d), pass.keep(t, d)};
+    const auto e = cache.both.slice_cols(0, d);
+    pass.lane.embed(tokens, table, positions_.view(), y);
+    pass.lane.copy(y, e);
+    pass.lane.fill(cache.qkv, T(0));
+    pass.lane.copy(y, cache.qkv.slice_cols(2 * d, 3 * d));
+    pass.lane.attention(tokens, 1, el::AttentionMask::causal, {}, cache.qkv, cache.probabilities, cache.c);
+    pass.lane.copy(cache.c, cache.both.slice_cols(d, 2 * d));
+    join_.forward(pass.lane, cache.both, cache.c);
+    pass.lane.gelu(cache.c, cache.activated);
+    out_.forward(pass.lane, cache.activated, y);
+    pass.lane.add_scaled(T(1), e, y);
+  }
+
+  void backward(const el::Pass<B>& pass, const el::TokenView& tokens, const Cache& cache, Out dy,
+                RunningMeanEncoder& gradient, Out dembedded) const {
+    const el::Index t = tokens.tokens();
+    const el::Index d = hidden();
+    const auto frame = pass.lane.workspace().frame();
+    const auto dc = pass.scratch(t, d);
+    const auto again = pass.scratch(t, d);
+    const auto dboth = pass.scratch(t, 2 * d);
+    const auto dmean = pass.scratch(t, d);
+    const auto dqkv = pass.scratch(t, 3 * d);
+    out_.accumulate(pass.lane, cache.activated, dy, gradient.out_);
+    out_.input_gradient(pass.lane, dy, dc, el::Write::replace);
+    pass.lane.gelu_backward(cache.c, dc, again, dc);
+    join_.accumulate(pass.lane, cache.both, dc, gradient.join_);
+    join_.input_gradient(pass.lane, dc, dboth, el::Write::replace);
+    pass.lane.copy(dboth.slice_cols(d, 2 * d), dmean);
+    pass.lane.attention_backward(tokens, 1, el::AttentionMask::causal, {}, cache.qkv, cache.probabilities, dmean, dqkv);
+    pass.lane.copy(dy, dembedded);
+    pass.lane.add_scaled(T(1), dboth.slice_cols(0, d), dembedded);
+    pass.lane.add_scaled(T(1), dqkv.slice_cols(2 * d, 3 * d), dembedded);
+    pass.lane.position_gradient(tokens, dembedded, gradient.positions_.view());
+  }
+
+  static void visit_parameters(auto& self, auto&& visitor) {
+    visitor("positions", el::MatrixView(self.positions_.view()), 2);
+    el::Linear<B>::visit_parameters(self.join_, el::scoped("join.", visitor));
+    el::Linear<B>::visit_parameters(self.out_, el::scoped("out.", visitor));
+  }
+
+ private:
+  el::Matrix<B> positions_;  // (L, D)
+  el::Linear<B> join_;       // (D, 2D)
+  el::Linear<B> out_;        // (D, D)
+};
+
+/// A view without the first half of the history: what a user did lately.
+struct Recent {
+  void operator()(std::span<const el::ItemId> history, el::RandomEngine&, std::vector<el::ItemId>& view) const {
+    const auto recent = history.subspan(history.size() / 2);
+    view.assign(recent.begin(), recent.end());
+  }
+};
+
+using Views = el::AugmentedPair<el::RandomView<Recent, el::Mask>>;
+
+/// Pulls a user's mean encoding in one view towards the one in the other: L = mean_i |h_i - h'_i|² / 2.
+struct Agreement {
+  using Views = el::TypeList<::Views>;
+  static constexpr std::string_view name = "agreement";
+  double weight = 1.0;
+
+  void evaluate(auto& step) const {
+    using T = typename std::remove_cvref_t<decltype(step)>::Scalar;
+    auto& pair = step.template encoding<::Views>();
+    const el::Index users = pair.tokens.sequences() / 2;
+    const auto h = step.user_embeddings(pair, el::Pooling::mean);
+    const auto dh = step.memory().template matrix<T>(2 * users, h.unit.cols());
+    step.backend().parallel_for(1, [&](auto& lane, el::Index) {
+      const auto first = dh.slice_rows(0, users);
+      const double mean = 1 / static_cast<double>(users);
+      lane.copy(h.unit.slice_rows(0, users), first);
+      lane.add_scaled(T(-1), h.unit.slice_rows(users, 2 * users), first);
+      lane.add_dot(mean / 2, first, first, step.loss(*this));
+      lane.scale(static_cast<T>(weight * mean), first);
+      lane.copy(first, dh.slice_rows(users, 2 * users));
+      lane.scale(T(-1), dh.slice_rows(users, 2 * users));
+    });
+    step.user_embeddings_backward(pair, el::Pooling::mean, h, dh);
+  }
+};
+
+template <el::Backend B>
+using CustomModel = el::SequentialModel<RunningMeanEncoder<B>, el::NoClusters<B>, el::NextItemSoftmax, Agreement>;
+
+/// The library checks a part of one's own by central differences, in double.
+el::GradientCheck check_encoder() {
+  const el::Reference backend;
+  const RunningMeanEncoder<el::Reference> encoder(backend, 6, 4, 7);
+  el::Matrix<el::Reference> table(backend, 10, 4);
+  el::initialise_normal(backend, 8, 0, 1.0, table.view());
+  el::TokenBatch batch;
+  batch.start(6, el::Padding::masked);
+  for (const std::vector<el::ItemId>& history : {std::vector<el::ItemId>{3, 1, 4}, {1, 5, 9, 2, 6, 5, 3}, {8}}) {
+    batch.add(history);
+  }
+  return el::check_encoder_gradients(encoder, batch.view(), table.view());
+}
+
+int main() {
+  const el::GradientCheck gradients = check_encoder();
+  std::cout << gradients << '\n';
+  const auto split = el::leave_one_out(el::make_synthetic({.users = 1000, .items = 400}).data);
+  const el::Cpu backend;
+  CustomModel<el::Cpu> model(backend, split.item_count(), RunningMeanEncoder<el::Cpu>(backend, 30, 32, 1),
+                             el::NoClusters<el::Cpu>());
+  model.objective<Agreement>().weight = 0.1;
+  el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3}, {.epochs = 12, .batch_size = 64, .patience = 3});
+  trainer.fit(split, el::console_progress());
+
+  const auto own = el::evaluate(model, split, el::Split::test);
+  const auto popularity = el::evaluate_popularity(split, el::Split::test);
+  std::cout << "own model  " << own << "\npopularity " << popularity << '\n';
+  return gradients.error < 1e-6 && own.ndcg(10) > 2 * popularity.ndcg(10) ? 0 : 1;
+}

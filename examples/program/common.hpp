@@ -1,0 +1,131 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <iostream>
+#include <ostream>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <vector>
+
+#include <CLI/CLI.hpp>
+#include <nlohmann/json.hpp>
+
+#include <elcrec/elcrec.hpp>
+
+/// The program `elcrec`: a header for each subcommand. Numbers of users and items in its output are those of the files.
+namespace program {
+
+using elcrec::Index;
+using nlohmann::ordered_json;
+
+/// The flags that every subcommand has. Results go to standard output; with --json as one object, and then progress goes
+/// to standard error.
+class Common {
+ public:
+  void add_to(CLI::App& command) {
+    command.add_option("--threads", threads_, "threads; 0 for all of the machine")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command.add_flag("--json", json_, "print one JSON object");
+  }
+
+  /// Where a subcommand that draws no random numbers takes --seed all the same, so that scripts may pass it everywhere.
+  static void accept_seed(CLI::App& command) {
+    command.add_option_function<std::uint64_t>("--seed", [](const auto&) {}, "no effect: nothing random here");
+  }
+
+  [[nodiscard]] elcrec::Cpu backend() const { return elcrec::Cpu({.threads = threads_}); }
+  [[nodiscard]] bool json() const { return json_; }
+  [[nodiscard]] std::ostream& progress() const { return json_ ? std::cerr : std::cout; }
+
+ private:
+  Index threads_ = 0;
+  bool json_ = false;
+};
+
+/// An option whose value is the name of one of the choices.
+template <class T>
+CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
+                        std::vector<std::pair<std::string, T>> choices, const std::string& description) {
+  std::vector<std::string> names;
+  std::string type;
+  std::string current;
+  for (const auto& [name, choice] : choices) {
+    names.push_back(name);
+    type += (type.empty() ? "" : "|") + name;
+    current = choice == value ? name : current;
+  }
+  const auto set = [&value, choices = std::move(choices)](const std::string& text) {
+    value = std::find_if(choices.begin(), choices.end(), [&](const auto& c) { return c.first == text; })->second;
+  };
+  CLI::Validator known = CLI::IsMember(names);
+  known.description("");
+  return command.add_option_function<std::string>(flag, set, description)
+      ->check(known)
+      ->type_name(type)
+      ->default_str(current);
+}
+
+inline void add_short_histories(CLI::App& command, elcrec::ShortHistories& value) {
+  add_choice<elcrec::ShortHistories>(
+      command, "--short-histories", value,
+      {{"reject", elcrec::ShortHistories::reject}, {"drop", elcrec::ShortHistories::drop}},
+      "users of fewer than 4 items, which cannot be split");
+}
+
+inline void add_protocol(CLI::App& command, elcrec::Protocol& value) {
+  add_choice<elcrec::Protocol>(command, "--protocol", value,
+                               {{"strict", elcrec::Protocol::strict}, {"paper", elcrec::Protocol::paper}},
+                               "items that compete: all unseen ones, or as the paper's code ranks");
+}
+
+inline void add_preset(CLI::App& command, std::string& name, const std::string& description) {
+  add_choice<std::string>(command, "--preset", name,
+                          {{"beauty", "beauty"}, {"sports", "sports"}, {"toys", "toys"}, {"yelp", "yelp"}}, description);
+}
+
+/// `value` with so many digits after the point.
+[[nodiscard]] inline std::string fixed(double value, int digits = 4) {
+  std::array<char, 64> buffer{};
+  std::snprintf(buffer.data(), buffer.size(), "%.*f", digits, value);
+  return buffer.data();
+}
+
+/// `text` with blanks before it up to `width`.
+[[nodiscard]] inline std::string right(const std::string& text, std::size_t width) {
+  return std::string(width - std::min(width, text.size()), ' ') + text;
+}
+
+/// A line of metrics for each name, under one another.
+inline void print_metrics(std::ostream& out,
+                          const std::vector<std::pair<std::string, elcrec::RankingMetrics>>& lines) {
+  constexpr std::size_t name_width = 14;
+  constexpr std::size_t width = 9;
+  out << std::string(name_width, ' ');
+  for (const auto& [name, value] : lines.front().second.values()) {
+    out << right(name, width);
+  }
+  for (const auto& [title, metrics] : lines) {
+    out << "\n  " << title << std::string(name_width - 2 - std::min(name_width - 2, title.size()), ' ');
+    for (const auto& [name, value] : metrics.values()) {
+      out << right(fixed(value), width);
+    }
+  }
+  out << '\n';
+}
+
+/// What is about to be run.
+template <class Model>
+void print_setting(std::ostream& out, const elcrec::LeaveOneOut& split, const Model& model) {
+  Index parameters = 0;
+  for (const auto& p : elcrec::parameters(model)) {
+    parameters += p.values.size();
+  }
+  out << split.user_count() << " users, " << split.item_count() << " items, " << split.dataset().interaction_count()
+      << " interactions; " << parameters << " parameters; " << model.backend().threads() << " threads" << std::endl;
+}
+
+}  // namespace program

@@ -1,0 +1,115 @@
+#pragma once
+
+#include <array>
+#include <atomic>
+#include <concepts>
+#include <cstdint>
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <type_traits>
+
+#include "program/common.hpp"
+
+namespace program {
+
+enum class NextItemLoss { bce, bpr, softmax };
+
+}  // namespace program
+
+namespace elcrec {
+template <>
+inline constexpr std::array<std::string_view, 3> names_of<program::NextItemLoss>{"bce", "bpr", "softmax"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Schedule::Shape>{"constant", "cosine"};
+}  // namespace elcrec
+
+namespace program {
+
+/// How a model is trained: what the checkpoint keeps besides the model's own configuration, so that --resume needs no flag.
+struct RunOptions {
+  NextItemLoss objective = NextItemLoss::bce;
+  Index epochs = 300;
+  Index batch_size = 256;
+  double learning_rate = 1e-3;
+  int patience = 40;
+  double clip_norm = 0;
+  long warmup_steps = 0;
+  elcrec::Schedule::Shape schedule = elcrec::Schedule::Shape::constant;
+  bool k_means = true;
+};
+
+/// visitor(name, field, description) for every option, as for elcrec::ELCRecOptions.
+template <class Options>
+  requires std::same_as<std::remove_const_t<Options>, RunOptions>
+void visit_options(Options& o, auto&& visitor) {
+  visitor("objective", o.objective, "next-item loss: sampled BCE (paper), BPR, or softmax over all items");
+  visitor("epochs", o.epochs, "epochs at most");
+  visitor("batch_size", o.batch_size, "users in a step");
+  visitor("learning_rate", o.learning_rate, "of Adam");
+  visitor("patience", o.patience, "epochs without a better validation NDCG@20 before training stops");
+  visitor("clip_norm", o.clip_norm, "limit of the joint gradient norm; 0 for none");
+  visitor("warmup_steps", o.warmup_steps, "steps over which the learning rate rises to its value");
+  visitor("schedule", o.schedule, "learning rate after that");
+  visitor("k_means", o.k_means, "centers start from k-means over the users; otherwise at random");
+}
+
+[[nodiscard]] inline elcrec::TrainerOptions trainer_options(const RunOptions& run, std::uint64_t seed,
+                                                            elcrec::Protocol protocol, const std::atomic<bool>& stop) {
+  return {.epochs = run.epochs,
+          .batch_size = run.batch_size,
+          .patience = run.patience,
+          .seed = seed,
+          .k_means_start = run.k_means,
+          .clip_norm = run.clip_norm,
+          .schedule = {.shape = run.schedule, .warmup_steps = run.warmup_steps},
+          .validation = {.protocol = protocol},
+          .stop = &stop};
+}
+
+/// f with the type of the next-item objective.
+template <class F>
+void with_objective(NextItemLoss loss, F f) {
+  switch (loss) {
+    case NextItemLoss::bce: return f(std::type_identity<elcrec::NextItemBce>{});
+    case NextItemLoss::bpr: return f(std::type_identity<elcrec::NextItemBpr>{});
+    case NextItemLoss::softmax: return f(std::type_identity<elcrec::NextItemSoftmax>{});
+  }
+}
+
+/// ELCRec whose checkpoints say how it was trained as well.
+template <class NextItem>
+class TrainedModel : public elcrec::ELCRec<elcrec::Cpu, NextItem> {
+ public:
+  using Base = elcrec::ELCRec<elcrec::Cpu, NextItem>;
+  static constexpr std::string_view prefix = "run.";
+
+  TrainedModel(const elcrec::ELCRecOptions& options, const RunOptions& run, const elcrec::Cpu& backend)
+      : Base(options, backend), run_(run) {}
+
+  [[nodiscard]] std::map<std::string, std::string> metadata() const {
+    auto metadata = Base::metadata();
+    visit_options(run_, [&](const char* name, const auto& value, const char*) {
+      metadata[std::string(prefix) + name] = elcrec::to_text(value);
+    });
+    return metadata;
+  }
+
+  /// What `metadata` wrote; options that are not there keep their defaults.
+  [[nodiscard]] static RunOptions read_run(const std::map<std::string, std::string>& metadata) {
+    RunOptions run;
+    visit_options(run, [&](const char* name, auto& value, const char*) {
+      const std::string key = std::string(prefix) + name;
+      if (const auto found = metadata.find(key); found != metadata.end()) {
+        elcrec::from_text(key, found->second, value);
+      }
+    });
+    return run;
+  }
+
+ private:
+  RunOptions run_;
+};
+
+}  // namespace program

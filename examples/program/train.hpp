@@ -1,0 +1,193 @@
+#pragma once
+
+#include <filesystem>
+#include <fstream>
+#include <optional>
+#include <string>
+#include <utility>
+
+#include <unistd.h>
+
+#include "program/option_flags.hpp"
+#include "program/run_options.hpp"
+
+namespace program {
+
+class Train {
+ public:
+  explicit Train(CLI::App& app) {
+    auto& command = *app.add_subcommand("train", "Train a model on a file of histories");
+    command.add_option("--data", data_, "lines \"user item item ...\", oldest item first")->required();
+    command.add_option("--out", out_, "where the checkpoint goes; an older one there is replaced")->required();
+    add_preset(command, preset_, "the paper's configuration for a data set; flags given change it");
+    add_choice<Ablation>(
+        command, "--ablation", ablation_,
+        {{"full", Ablation::full}, {"b", Ablation::b}, {"icl", Ablation::icl}, {"elcm", Ablation::elcm}},
+        "the paper's ablations: all terms, none but the next item, with contrast, with the cluster loss");
+    command.add_flag("--resume", resume_, "continue the run whose checkpoint is at --out, with its configuration");
+    command.add_option("--log", log_, "file for one JSON line an epoch; --resume appends, otherwise it starts anew");
+    add_protocol(command, protocol_);
+    add_short_histories(command, short_histories_);
+    common_.add_to(command);
+    flags_.add_to<RunOptions>(command, "Training");
+    flags_.add_to<elcrec::ELCRecOptions>(command, "Model");
+    command.footer(
+        "Examples:\n"
+        "  elcrec train --data clicks.txt --out clicks.safetensors --intents 64 --log clicks.jsonl\n"
+        "  elcrec train --data Beauty.txt --out beauty.safetensors --preset beauty --padding masked --trade-off 0.1\n"
+        "  elcrec train --data clicks.txt --out clicks.safetensors --resume --epochs 400\n"
+        "SIGINT (Ctrl-C) or SIGTERM saves the checkpoint and ends with exit code 0; --resume continues to the same bits.");
+    command.callback([this] { run(); });
+  }
+  Train(const Train&) = delete;
+  Train& operator=(const Train&) = delete;
+
+ private:
+  enum class Ablation { full, b, icl, elcm };
+
+  /// A run to be started or continued.
+  struct Plan {
+    elcrec::ELCRecOptions model;
+    RunOptions run{};
+    std::optional<elcrec::ItemMap> items{};  ///< of the checkpoint to continue
+  };
+
+  void run() {
+    check_out();
+    Plan plan = resume_ ? resumed_plan() : new_plan({});
+    auto data = plan.items ? elcrec::read_sequences(data_, *plan.items) : elcrec::read_sequences(data_);
+    const auto split = elcrec::leave_one_out(std::move(data), short_histories_);
+    plan.model.items = split.item_count();
+    with_objective(plan.run.objective, [&]<class NextItem>(std::type_identity<NextItem>) {
+      TrainedModel<NextItem> model(plan.model, plan.run, common_.backend());
+      train(model, plan, split);
+    });
+  }
+
+  template <class Model>
+  void train(Model& model, const Plan& plan, const elcrec::LeaveOneOut& split) {
+    const elcrec::StopSignal stop;
+    auto options = trainer_options(plan.run, plan.model.seed, protocol_, stop.requested());
+    options.checkpoint = out_;
+    elcrec::Trainer trainer(model, elcrec::Adam{.learning_rate = plan.run.learning_rate}, options);
+    if (resume_) {
+      trainer.resume(out_);
+    }
+    std::optional<elcrec::RunLog> log = open_log();
+    print_setting(common_.progress(), split, model);
+    const auto result = trainer.fit(split, elcrec::console_progress(common_.progress()), [&](const auto& report) {
+      if (log) {
+        (*log)(report);
+      }
+    });
+    if (result.end == elcrec::FitResult::End::interrupted) {
+      report_interruption(result);
+    } else {
+      report(result, elcrec::evaluate(model, split, elcrec::Split::test, {.protocol = protocol_}),
+             elcrec::evaluate_popularity(split, elcrec::Split::test));
+    }
+  }
+
+  // Before hours of training, not after.
+  void check_out() const {
+    const auto folder = out_.has_parent_path() ? out_.parent_path() : std::filesystem::path(".");
+    elcrec::require<elcrec::FileError>(std::filesystem::is_directory(folder), "--out ", out_.string(), ": the folder ",
+                                       folder.string(), " was not found; expected an existing folder");
+    elcrec::require<elcrec::FileError>(::access(folder.c_str(), W_OK) == 0, "--out ", out_.string(), ": the folder ",
+                                       folder.string(), " is not writable; expected one for the checkpoint");
+    elcrec::require<elcrec::FileError>(!std::filesystem::exists(out_) || std::filesystem::is_regular_file(out_),
+                                       "--out ", out_.string(), ": is not a regular file; expected a file or a new name");
+    elcrec::require<elcrec::FileError>(!resume_ || std::filesystem::exists(out_), "--resume: found no checkpoint ",
+                                       out_.string(), "; expected the one that the run left (or start without --resume)");
+  }
+
+  /// `base` under the preset, the ablation and the flags, in this order.
+  [[nodiscard]] Plan new_plan(Plan base) const {
+    auto& m = base.model;
+    if (!preset_.empty()) {
+      m = elcrec::preset(preset_);
+    }
+    if (ablation_ == Ablation::b || ablation_ == Ablation::elcm) {
+      m.sequence_weight = 0;
+      m.intent_weight = 0;
+    }
+    if (ablation_ == Ablation::b || ablation_ == Ablation::icl) {
+      m.trade_off = 0;
+    }
+    flags_.apply(m);
+    flags_.apply(base.run);
+    return base;
+  }
+
+  /// The checkpoint's configuration; what the command asks besides must not contradict it where a resumed run would differ.
+  [[nodiscard]] Plan resumed_plan() const {
+    const auto file = elcrec::SafetensorsFile::read(out_);
+    const auto found = elcrec::read_options(file, out_.string());
+    Plan saved{.model = found, .run = TrainedModel<elcrec::NextItemBce>::read_run(file.metadata())};
+    Plan plan = new_plan(saved);
+    plan.model.items = found.items;
+    const auto expected = elcrec::to_metadata(plan.model);
+    for (const auto& [name, value] : elcrec::to_metadata(found)) {
+      require_same(OptionFlags::flag_of(name), value, expected.at(name));
+    }
+    require_same("--objective", elcrec::to_text(saved.run.objective), elcrec::to_text(plan.run.objective));
+    plan.items = elcrec::read_item_map(file, found.items);
+    return plan;
+  }
+
+  void require_same(const std::string& flag, const std::string& found, const std::string& expected) const {
+    elcrec::require<elcrec::FileError>(found == expected, "--resume: ", out_.string(), " was trained with ", flag, ' ',
+                                       found, "; expected ", expected, ", as this command asks");
+  }
+
+  [[nodiscard]] std::optional<elcrec::RunLog> open_log() const {
+    if (log_.empty()) {
+      return std::nullopt;
+    }
+    if (!resume_) {
+      std::ofstream(log_, std::ios::trunc);
+    }
+    return elcrec::RunLog(log_);
+  }
+
+  void report_interruption(const elcrec::FitResult& result) const {
+    if (common_.json()) {
+      std::cout << ordered_json{{"end", "interrupted"}, {"epochs", result.epochs}, {"checkpoint", out_.string()}}.dump()
+                << '\n';
+    }
+    common_.progress() << "interrupted after " << result.epochs << " whole epochs; saved " << out_.string()
+                       << ". Continue with: elcrec train --data " << data_.string() << " --out " << out_.string()
+                       << " --resume\n";
+  }
+
+  void report(const elcrec::FitResult& result, const elcrec::RankingMetrics& test,
+              const elcrec::RankingMetrics& popularity) const {
+    const bool early = result.end == elcrec::FitResult::End::early_stop;
+    if (common_.json()) {
+      const ordered_json object{{"end", early ? "early_stop" : "epochs_done"},
+                                {"epochs", result.epochs},
+                                {"best_epoch", result.best_epoch},
+                                {"checkpoint", out_.string()},
+                                {"test", elcrec::to_json(test)},
+                                {"popularity", elcrec::to_json(popularity)}};
+      std::cout << object.dump() << '\n';
+      return;
+    }
+    std::cout << (early ? "stopped early" : "finished") << " after " << result.epochs << " epochs, the best being "
+              << result.best_epoch << "; saved " << out_.string() << "\ntest (" << test.users() << " users)\n";
+    print_metrics(std::cout, {{"ELCRec", test}, {"popularity", popularity}});
+  }
+
+  Common common_;
+  OptionFlags flags_;
+  std::filesystem::path data_;
+  std::filesystem::path out_;
+  std::filesystem::path log_;
+  std::string preset_;
+  Ablation ablation_ = Ablation::full;
+  bool resume_ = false;
+  elcrec::Protocol protocol_ = elcrec::Protocol::strict;
+  elcrec::ShortHistories short_histories_ = elcrec::ShortHistories::reject;
+};
+
+}  // namespace program

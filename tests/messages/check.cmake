@@ -1,0 +1,15 @@
+# cmake -D COMPILER=... -D SOURCE=... -D INCLUDES=a:b -P check.cmake
+# SOURCE must not compile, and the compiler must say what its first line expects.
+file(STRINGS ${SOURCE} first LIMIT_COUNT 1)
+string(REGEX REPLACE "^// expect: " "" expected "${first}")
+string(REPLACE ":" ";" folders "${INCLUDES}")
+list(TRANSFORM folders PREPEND "-I")
+execute_process(COMMAND ${COMPILER} -std=c++20 -fsyntax-only ${folders} ${SOURCE} RESULT_VARIABLE code ERROR_VARIABLE said)
+if(code EQUAL 0)
+  message(FATAL_ERROR "${SOURCE} compiles; expected an error that says '${expected}'")
+endif()
+if(NOT said MATCHES "${expected}")
+  message(FATAL_ERROR "${SOURCE}: expected an error that says '${expected}', found:\n${said}")
+endif()
+string(REGEX MATCH "[^\n]*(${expected})[^\n]*" line "${said}")
+message(STATUS "${line}")

@@ -1,0 +1,14 @@
+// expect: Objective
+// An objective that does not say which views it reads.
+#include "elcrec/backend/reference.hpp"
+#include "elcrec/encoder/transformer.hpp"
+#include "elcrec/model/sequential_model.hpp"
+
+struct NoViews {
+  static constexpr std::string_view name = "no_views";
+  double weight = 1;
+};
+
+using B = elcrec::Reference;
+using Model = elcrec::SequentialModel<elcrec::TransformerEncoder<8, B>, elcrec::NoClusters<B>, NoViews>;
+Model* model = nullptr;
