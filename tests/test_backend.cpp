@@ -950,3 +950,27 @@ TEST_CASE("simd::normal_cdf is within 3e-7") {
   CHECK(std::sqrt(squares / static_cast<double>(points)) <= 4e-8);
   CHECK(worst_bell <= 1e-7);
 }
+
+TEST_CASE("items equal to the target do not rank above it, whatever block they stand in") {
+  constexpr Index users = 5;
+  constexpr Index items = 1500;
+  constexpr Index d = 64;
+  el::Cpu::Lane lane;
+  el::RandomEngine random({3, 1, 4});
+  std::vector<float> queries(users * d);
+  std::vector<float> row(d);
+  for (auto* values : {&queries, &row}) {
+    for (auto& v : *values) {
+      v = static_cast<float>(random.normal());
+    }
+  }
+  std::vector<float> table;
+  for (Index v = 0; v < items; ++v) {
+    table.insert(table.end(), row.begin(), row.end());
+  }
+  const std::vector<el::ItemId> targets{1, 500, 512, 1023, 1499};
+  const std::vector<std::int32_t> offsets(users + 1, 0);
+  std::vector<Index> ranks(users);
+  lane.rank_targets({.first = 1, .last = items}, {queries.data(), users, d}, {table.data(), items, d}, targets, offsets, {}, ranks);
+  CHECK(ranks == std::vector<Index>(users, 0));
+}

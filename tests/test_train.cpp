@@ -363,3 +363,47 @@ TEST_CASE("evaluation ranks as a direct sort does, under both protocols and padd
     }
   }
 }
+
+TEST_CASE("the schedule warms up, then stays or falls") {
+  const el::Schedule constant{.warmup_steps = 4};
+  CHECK(constant.factor(0, 100) == 0.25);
+  CHECK(constant.factor(3, 100) == 1.0);
+  CHECK(constant.factor(99, 100) == 1.0);
+  const el::Schedule cosine{.shape = el::Schedule::Shape::cosine, .warmup_steps = 10, .floor = 0.1};
+  CHECK(cosine.factor(9, 110) == 1.0);
+  CHECK(cosine.factor(10, 110) == 1.0);
+  CHECK(cosine.factor(60, 110) == doctest::Approx(0.55));
+  CHECK(cosine.factor(110, 110) == doctest::Approx(0.1));
+  CHECK(cosine.factor(500, 110) == doctest::Approx(0.1));
+}
+
+TEST_CASE("clipping scales all gradients to the limit, and only above it") {
+  const el::Cpu cpu({.threads = 2});
+  el::Matrix<el::Cpu> a(cpu, 1, 2);
+  el::Matrix<el::Cpu> b(cpu, 2, 1);
+  const auto set = [&] {
+    a.view()(0, 0) = 1;
+    a.view()(0, 1) = 2;
+    b.view()(0, 0) = 2;
+    b.view()(1, 0) = 4;
+  };
+  const std::vector<el::Parameter<float>> list{{"a", a.view(), 2}, {"b", b.view(), 2}};
+  set();
+  CHECK(el::clip_gradients(cpu, std::span(list), 10.0) == doctest::Approx(5));
+  CHECK(b.view()(1, 0) == 4.0F);
+  CHECK(el::clip_gradients(cpu, std::span(list), 2.5) == doctest::Approx(5));
+  CHECK(a.view()(0, 0) == doctest::Approx(0.5));
+  CHECK(b.view()(1, 0) == doctest::Approx(2));
+
+  // In a run: clipping changes the outcome, and a limit that is never reached does not.
+  const auto split = small_split();
+  const auto trained = [&](double limit) {
+    el::ELCRec<el::Cpu> model(small_options(split));
+    auto run = small_run(1);
+    run.clip_norm = limit;
+    el::Trainer(model, el::Adam{}, run).fit(split);
+    return weights(model);
+  };
+  CHECK(trained(0) == trained(1e9));
+  CHECK(trained(0) != trained(1e-3));
+}

@@ -72,7 +72,7 @@ class Demo {
     setting.model.share_views = true;
     setting.model.dropout = 0.2;
     setting.model.attention_dropout = 0.2;
-    setting.run = {.objective = NextItemLoss::softmax, .epochs = 25, .batch_size = 64, .learning_rate = 5e-3, .patience = 4};
+    setting.run = {.objective = NextItemLoss::softmax, .epochs = 40, .batch_size = 64, .learning_rate = 8e-3, .patience = 3};
     return setting;
   }
 

@@ -30,6 +30,8 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
   const Index n = points.rows();
   const Index k = centers.rows();
   require(k >= 1 && k <= n, "k-means: found K = ", k, " clusters for ", n, " points, expected 1 <= K <= points");
+  require(options.restarts >= 1, "k-means: found ", options.restarts, " restarts, expected at least 1");
+  require(options.iterations >= 0, "k-means: found ", options.iterations, " iterations, expected 0 or more");
   constexpr Index grain = 256;
 
   Matrix<B> current(backend, k, points.cols());

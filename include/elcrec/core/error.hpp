@@ -43,10 +43,10 @@ template <class... Parts>
 }
 
 /// Throws `E` with the joined message unless `holds`. The message is built only on failure.
-template <class E = ArgumentError, class... Parts>
-void require(bool holds, Parts&&... parts) {
+template <class E = ArgumentError, class First, class... Parts>
+void require(bool holds, First&& first, Parts&&... parts) {
   if (!holds) [[unlikely]] {
-    throw E(message(std::forward<Parts>(parts)...));
+    throw E(message(std::forward<First>(first), std::forward<Parts>(parts)...));
   }
 }
 

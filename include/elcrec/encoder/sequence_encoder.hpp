@@ -1,6 +1,8 @@
 #pragma once
 
 #include <concepts>
+#include <string>
+#include <type_traits>
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/token_view.hpp"
@@ -27,7 +29,7 @@ concept SequenceEncoder =
       { encoder.max_length() } -> std::convertible_to<Index>;
       encoder.forward(pass, tokens, in, cache, out);
       encoder.backward(pass, tokens, cache, out, gradient, out);
-      parameters(encoder);
+      E::visit_parameters(encoder, [](const std::string&, MatrixView<const typename E::Backend::Scalar>, int) {});
     };
 
 }  // namespace elcrec

@@ -393,11 +393,22 @@ class CpuLane : public ReferenceLane<T> {
     const auto at_target = workspace().template array<T>(users);
     const auto next_seen = workspace().template array<std::int32_t>(users);
     const Out scores = workspace().template matrix<T>(users, block);
+    {
+      // By the same product as the candidates' scores, so that an item equal to the target scores the same to the bit.
+      const auto target_frame = workspace().frame();
+      const Out rows = workspace().template matrix<T>(users, table.cols());
+      const Out products = workspace().template matrix<T>(users, users);
+      this->gather_rows(table, targets, rows, Write::replace);
+      score(queries, rows, products);
+      for (std::size_t u = 0; u < targets.size(); ++u) {
+        at_target[u] = products(static_cast<Index>(u), static_cast<Index>(u));
+      }
+    }
     for (std::size_t u = 0; u < targets.size(); ++u) {
       const auto mine = seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
-      const bool zero = rule.seen == Seen::zero && std::binary_search(mine.begin(), mine.end(), targets[u]);
-      at_target[u] =
-          zero ? T(0) : simd::dot(queries.row(static_cast<Index>(u)), table.row(targets[u]), table.cols());
+      if (rule.seen == Seen::zero && std::binary_search(mine.begin(), mine.end(), targets[u])) {
+        at_target[u] = 0;
+      }
       next_seen[u] = static_cast<std::int32_t>(
           offsets[u] + (std::lower_bound(mine.begin(), mine.end(), rule.first) - mine.begin()));
       ranks[u] = 0;
@@ -405,7 +416,7 @@ class CpuLane : public ReferenceLane<T> {
     for (Index v0 = rule.first; v0 < rule.last; v0 += block) {
       const Index v1 = std::min<Index>(rule.last, v0 + block);
       const Out part = scores.slice_cols(0, v1 - v0);
-      multiply_nt(queries, table.slice_rows(v0, v1), part, Write::replace);
+      score(queries, table.slice_rows(v0, v1), part);
       for (std::size_t u = 0; u < targets.size(); ++u) {
         T* row = part.row(static_cast<Index>(u));
         for (auto& at = next_seen[u]; at < offsets[u + 1] && seen[static_cast<std::size_t>(at)] < v1; ++at) {
@@ -463,6 +474,11 @@ class CpuLane : public ReferenceLane<T> {
   void multiply(gemm::Operand<T> a, gemm::Operand<T> b, Index depth, Out y, Write write, const T* bias = nullptr) {
     const auto frame = workspace().frame();
     gemm::multiply(a, b, depth, y, write, bias, workspace().template array<T>(gemm::packed_size<T>(depth, y.cols())).data());
+  }
+
+  /// scores (U, N) = queries (U, D) · rows (N, D)ᵀ, each score by the same sequence of operations whatever U and N are.
+  void score(In queries, In rows, Out scores) {
+    multiply({queries.data(), queries.stride(), 1}, {rows.data(), rows.stride(), 1}, rows.cols(), scores, Write::replace);
   }
 
   /// Σ over [0, n) of what f gives for a register or for one element.

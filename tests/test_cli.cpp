@@ -1,0 +1,639 @@
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <csignal>
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <functional>
+#include <iterator>
+#include <limits>
+#include <set>
+#include <span>
+#include <sstream>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include <doctest/doctest.h>
+#include <fcntl.h>
+#include <nlohmann/json.hpp>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "elcrec/data/synthetic.hpp"
+#include "elcrec/io/safetensors.hpp"
+
+namespace el = elcrec;
+namespace fs = std::filesystem;
+using nlohmann::json;
+using Args = std::vector<std::string>;
+
+namespace {
+
+std::string read_file(const fs::path& path) {
+  std::ifstream in(path, std::ios::binary);
+  return {std::istreambuf_iterator<char>(in), {}};
+}
+
+void write_file(const fs::path& path, const std::string& content) {
+  std::ofstream out(path, std::ios::binary | std::ios::trunc);
+  out << content;
+}
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+/// What the program left behind.
+struct Finished {
+  int code = -1;  // 128 + n where signal n ended it
+  std::string out;
+  std::string err;
+};
+
+/// The built program, run in a folder that is empty at first and gone at the end.
+class Program {
+ public:
+  Program() : folder_(fs::temp_directory_path() / ("elcrec_test_cli." + std::to_string(::getpid()))) {
+    fs::remove_all(folder_);
+    fs::create_directory(folder_);
+  }
+  Program(const Program&) = delete;
+  Program& operator=(const Program&) = delete;
+  ~Program() { fs::remove_all(folder_); }
+
+  [[nodiscard]] fs::path operator/(const std::string& name) const { return folder_ / name; }
+
+  /// Starts it; files of more than `largest_file` bytes cannot be written, as if the disk were full.
+  pid_t start(const Args& args, rlim_t largest_file = RLIM_INFINITY) const {
+    std::vector<char*> argv = {const_cast<char*>(ELCREC_PROGRAM)};
+    for (const auto& arg : args) {
+      argv.push_back(const_cast<char*>(arg.c_str()));
+    }
+    argv.push_back(nullptr);
+    const std::string out = folder_ / "stdout";
+    const std::string err = folder_ / "stderr";
+    const std::string folder = folder_;
+    const pid_t child = ::fork();
+    if (child == 0) {
+      const auto redirect = [](const std::string& path, int to) {
+        return ::dup2(::open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC, 0666), to) == to;
+      };
+      std::signal(SIGXFSZ, SIG_IGN);
+      const rlimit limit{largest_file, largest_file};
+      if (::chdir(folder.c_str()) == 0 && redirect(out, STDOUT_FILENO) && redirect(err, STDERR_FILENO) &&
+          ::setrlimit(RLIMIT_FSIZE, &limit) == 0) {
+        ::execv(argv[0], argv.data());
+      }
+      ::_exit(127);
+    }
+    REQUIRE(child > 0);
+    return child;
+  }
+
+  [[nodiscard]] Finished wait(pid_t child) const {
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    return {WIFEXITED(status) ? WEXITSTATUS(status) : 128 + WTERMSIG(status), read_file(folder_ / "stdout"),
+            read_file(folder_ / "stderr")};
+  }
+
+  [[nodiscard]] Finished run(const Args& args, rlim_t largest_file = RLIM_INFINITY) const {
+    return wait(start(args, largest_file));
+  }
+
+  /// The object that a run with exit code 0 printed.
+  [[nodiscard]] json run_json(Args args) const {
+    args.emplace_back("--json");
+    const Finished finished = run(args);
+    CAPTURE(finished.err);
+    REQUIRE(finished.code == 0);
+    REQUIRE(std::count(finished.out.begin(), finished.out.end(), '\n') == 1);
+    return json::parse(finished.out);
+  }
+
+ private:
+  fs::path folder_;
+};
+
+constexpr el::Index user_count = 60;
+constexpr el::Index item_count = 40;
+
+/// Histories of users 101, 102, ... with items 13, 23, 33, ...
+std::string histories() {
+  const auto data =
+      el::make_synthetic({.users = user_count, .items = item_count, .intents = 4, .mean_length = 8.0}).data;
+  std::ostringstream lines;
+  for (el::Index user = 0; user < data.user_count(); ++user) {
+    lines << 100 + data.user_name(user);
+    for (const auto item : data.history(user)) {
+      lines << ' ' << 10 * item + 3;
+    }
+    lines << '\n';
+  }
+  return lines.str();
+}
+
+/// `first`, then a small model's flags, then `more`.
+Args train_args(Args more = {}) {
+  Args args = {"train",      "--data",    "data.txt",     "--out", "model.safetensors", "--hidden",  "8",
+               "--heads",    "2",         "--intents",    "4",     "--max-length",      "8",         "--epochs",
+               "3",          "--seed",    "5",            "--threads", "1",             "--learning-rate", "0.01"};
+  // The last of two equal flags would be a usage error: what `more` gives replaces it.
+  for (const auto& flag : more) {
+    if (const auto old = std::find(args.begin(), args.end(), flag); flag.starts_with("--") && old != args.end()) {
+      args.erase(old, old + 2);
+    }
+  }
+  args.insert(args.end(), more.begin(), more.end());
+  return args;
+}
+
+/// A folder with data.txt, and model.safetensors trained on it.
+class Trained : public Program {
+ public:
+  Trained() {
+    write_file(*this / "data.txt", histories());
+    const Finished finished = run(train_args());
+    CAPTURE(finished.err);
+    REQUIRE(finished.code == 0);
+  }
+};
+
+void check_fails(const Program& program, const Args& args, const Args& parts) {
+  const Finished finished = program.run(args);
+  CAPTURE(args.front());
+  CAPTURE(finished.err);
+  CHECK(finished.code == 1);
+  CHECK(finished.err.starts_with("elcrec: "));
+  CHECK(std::count(finished.err.begin(), finished.err.end(), '\n') == 1);
+  for (const auto& part : parts) {
+    CAPTURE(part);
+    CHECK(contains(finished.err, part));
+  }
+}
+
+}  // namespace
+
+TEST_CASE("--help explains every subcommand with examples") {
+  const Program program;
+  const Finished all = program.run({"--help"});
+  CHECK(all.code == 0);
+  for (const std::string name : {"train", "evaluate", "recommend", "intents", "demo"}) {
+    CAPTURE(name);
+    CHECK(contains(all.out, "\n  " + name + ' '));
+    const Finished help = program.run({name, "--help"});
+    CHECK(help.code == 0);
+    CHECK(contains(help.out, "Examples:\n  elcrec " + name));
+    for (const std::string flag : {"--threads", "--seed", "--json"}) {
+      CHECK(contains(help.out, "  " + flag + ' '));
+    }
+  }
+  const Finished train = program.run({"train", "--help"});
+  for (const std::string flag : {"--max-length INT=50", "--trade-off NUMBER=0.1", "--padding paper|masked=masked",
+                                 "--share-views", "--objective bce|bpr|softmax=bce"}) {
+    CAPTURE(flag);
+    CHECK(contains(train.out, flag));
+  }
+  CHECK(!contains(train.out, "--items"));
+}
+
+TEST_CASE("wrong usage gives exit code 2") {
+  const Program program;
+  const std::vector<std::pair<Args, std::string>> cases = {
+      {{}, "subcommand is required"},
+      {{"predict"}, "subcommand is required"},
+      {{"train"}, "--data is required"},
+      {{"train", "--data", "data.txt"}, "--out is required"},
+      {{"train", "--data", "d", "--out", "o", "--no-such-flag"}, "--no-such-flag"},
+      {{"train", "--data", "d", "--out", "o", "--heads", "two"}, "--heads: found 'two', expected a whole number"},
+      {{"train", "--data", "d", "--out", "o", "--dropout", "0.5x"}, "--dropout: found '0.5x', expected a number"},
+      {{"train", "--data", "d", "--out", "o", "--padding", "left"}, "expected paper or masked"},
+      {{"train", "--data", "d", "--out", "o", "--objective", "hinge"}, "expected bce or bpr or softmax"},
+      {{"train", "--data", "d", "--out", "o", "--preset", "books"}, "books"},
+      {{"train", "--data", "d", "--out", "o", "--threads", "-1"}, "--threads"},
+      {{"evaluate", "--data", "d"}, "--checkpoint is required"},
+      {{"evaluate", "--data", "d", "--checkpoint", "c", "--split", "train"}, "train"},
+      {{"evaluate", "--data", "d", "--checkpoint", "c", "--protocol", "loose"}, "loose"},
+      {{"recommend", "--checkpoint", "c"}, "--history, or --data with --user"},
+      {{"recommend", "--checkpoint", "c", "--data", "d"}, "--user"},
+      {{"recommend", "--checkpoint", "c", "--history", "1", "--data", "d", "--user", "1"}, "--history"},
+      {{"intents", "--data", "d"}, "--checkpoint is required"}};
+  for (const auto& [args, part] : cases) {
+    const Finished finished = program.run(args);
+    CAPTURE(part);
+    CAPTURE(finished.err);
+    CHECK(finished.code == 2);
+    CHECK(contains(finished.err, part));
+  }
+}
+
+TEST_CASE("train, evaluate, recommend and intents work together") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  write_file(program / "log.jsonl", "of an earlier run\n");
+  const json trained = program.run_json(train_args({"--log", "log.jsonl"}));
+  CHECK(trained["end"] == "epochs_done");
+  CHECK(trained["epochs"] == 3);
+  CHECK(trained["test"]["HR@20"].is_number());
+  CHECK(trained["popularity"]["HR@20"].is_number());
+
+  std::istringstream log(read_file(program / "log.jsonl"));
+  int epochs = 0;
+  for (std::string line; std::getline(log, line);) {
+    const json epoch = json::parse(line);
+    CHECK(epoch["epoch"] == ++epochs);
+    for (const std::string key : {"loss", "next_item", "sequence_contrast", "cluster", "intent_contrast",
+                                  "train_seconds", "users_per_second", "rss_mb"}) {
+      CAPTURE(key);
+      CHECK(epoch[key].is_number());
+    }
+    CHECK(epoch["valid"]["NDCG@20"].is_number());
+  }
+  CHECK(epochs == 3);
+
+  const Args on_test = {"evaluate", "--data", "data.txt", "--checkpoint", "model.safetensors", "--threads", "2"};
+  const json test = program.run_json(on_test);
+  std::set<std::string> keys;
+  for (const auto& [key, value] : test.items()) {
+    keys.insert(key);
+  }
+  CHECK(keys == std::set<std::string>{"users", "HR@5", "NDCG@5", "HR@10", "NDCG@10", "HR@20", "NDCG@20", "MRR", "seconds"});
+  CHECK(test["users"] == user_count);
+  for (const auto& [key, value] : trained["test"].items()) {
+    CHECK(test[key] == value);  // the best weights were saved
+  }
+  SUBCASE("evaluate: split, protocol and padding") {
+    const auto with = [&](Args more) {
+      more.insert(more.begin(), on_test.begin(), on_test.end());
+      return program.run_json(more);
+    };
+    CHECK(with({"--split", "valid"})["MRR"] != test["MRR"]);
+    CHECK(with({"--protocol", "paper"})["MRR"] != test["MRR"]);
+    CHECK(with({"--padding", "paper"})["MRR"].get<double>() == doctest::Approx(test["MRR"].get<double>()));
+    const Finished text = program.run(on_test);
+    CHECK(text.code == 0);
+    CHECK(contains(text.out, "(60 users)"));
+  }
+  SUBCASE("recommend: by a history or a user") {
+    std::istringstream line(read_file(program / "data.txt"));
+    std::string history;
+    line >> history;  // the user
+    std::getline(line, history);
+    const Args recommend = {"recommend", "--checkpoint", "model.safetensors", "-k", "7"};
+    const auto with = [&](Args more) {
+      more.insert(more.begin(), recommend.begin(), recommend.end());
+      return program.run_json(more);
+    };
+    const json by_history = with({"--history", history});
+    CHECK(by_history == with({"--data", "data.txt", "--user", "101"}));
+    CHECK(by_history["items"].size() == 7);
+    double last = std::numeric_limits<double>::infinity();
+    for (const auto& item : by_history["items"]) {
+      CHECK(item["item"].get<int>() % 10 == 3);
+      CHECK(!contains(history + ' ', ' ' + item["item"].dump() + ' '));
+      CHECK(item["score"].get<double>() <= last);
+      last = item["score"].get<double>();
+    }
+    CHECK(by_history["distance"].get<double>() <= by_history["next_distance"].get<double>());
+    CHECK(by_history["intent"] != by_history["next_intent"]);
+    const Finished text = program.run({"recommend", "--checkpoint", "model.safetensors", "--history", history});
+    CHECK(text.code == 0);
+    CHECK(contains(text.out, by_history["items"][0]["item"].dump()));
+    CHECK(contains(text.out, "intent " + by_history["intent"].dump()));
+  }
+  SUBCASE("intents: every user has one") {
+    const json found = program.run_json({"intents", "--checkpoint", "model.safetensors", "--data", "data.txt"});
+    CHECK(found["users"] == user_count);
+    int users = 0;
+    double share = 0;
+    for (const auto& intent : found["intents"]) {
+      users += intent["users"].get<int>();
+      share += intent["share"].get<double>();
+      CHECK(!intent["top_items"].empty());
+      CHECK(intent["top_items"][0]["item"].get<int>() % 10 == 3);
+      const auto nearest = intent["nearest_users"][0]["user"].get<int>();
+      const json match = program.run_json({"recommend", "--checkpoint", "model.safetensors", "--data", "data.txt",
+                                           "--user", std::to_string(nearest)});
+      CHECK(match["intent"] == intent["intent"]);
+      CHECK(match["distance"].get<double>() ==
+            doctest::Approx(intent["nearest_users"][0]["distance"].get<double>()));
+    }
+    CHECK(users == user_count);
+    CHECK(share == doctest::Approx(1.0));
+  }
+  SUBCASE("a foreign file without metadata and ids") {
+    const auto file = el::SafetensorsFile::read(program / "model.safetensors");
+    el::SafetensorsWriter writer;
+    std::vector<std::vector<float>> values;
+    values.reserve(file.names().size());
+    for (const auto& name : file.names()) {
+      if (name != "item_ids" && !name.starts_with("training.")) {
+        values.push_back(file.read<float>(name));
+        writer.add<float>(name, file.info(name).shape, values.back());
+      }
+    }
+    writer.write(program / "foreign.safetensors");
+    std::istringstream lines(read_file(program / "data.txt"));
+    std::ostringstream rows;  // the histories in rows of the item table, which is all that is left
+    const auto names = file.read<std::int64_t>("item_ids");
+    for (std::string line; std::getline(lines, line);) {
+      std::istringstream tokens(line);
+      std::int64_t id = 0;
+      tokens >> id;
+      rows << id;
+      while (tokens >> id) {
+        rows << ' ' << std::lower_bound(names.begin(), names.end(), id) - names.begin() + 1;
+      }
+      rows << '\n';
+    }
+    write_file(program / "rows.txt", rows.str());
+    const Args foreign = {"evaluate", "--data", "rows.txt", "--checkpoint", "foreign.safetensors"};
+    CHECK(program.run_json(foreign)["MRR"] == test["MRR"]);  // 2 heads by default
+    Args four = foreign;
+    four.insert(four.end(), {"--heads", "4"});
+    CHECK(program.run_json(four)["MRR"] != test["MRR"]);
+    four.back() = "3";
+    check_fails(program, four, {"foreign.safetensors", "heads: found 3, expected a divisor of the hidden size 8"});
+  }
+}
+
+TEST_CASE("presets and ablations set options that flags override") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  const auto metadata = [&](const Args& more) {
+    const Finished finished = program.run(train_args(more));
+    CAPTURE(finished.err);
+    REQUIRE(finished.code == 0);
+    return el::SafetensorsFile::read(program / "model.safetensors").metadata();
+  };
+  auto values = metadata({"--epochs", "1", "--preset", "yelp", "--layers", "1", "--ablation", "icl", "--objective", "bpr"});
+  CHECK(values["prototype"] == "concat");
+  CHECK(values["padding"] == "paper");
+  CHECK(values["layers"] == "1");
+  CHECK(values["hidden"] == "8");
+  CHECK(values["trade_off"] == "0");
+  CHECK(values["sequence_weight"] == "0.1");
+  CHECK(values["run.objective"] == "bpr");
+  values = metadata({"--epochs", "1", "--ablation", "b", "--trade-off", "0.25", "--share-views", "--no-k-means",
+                     "--schedule", "cosine", "--warmup-steps", "2", "--clip-norm", "1", "--objective", "softmax"});
+  CHECK(values["sequence_weight"] == "0");
+  CHECK(values["intent_weight"] == "0");
+  CHECK(values["trade_off"] == "0.25");
+  CHECK(values["share_views"] == "true");
+  CHECK(values["run.k_means"] == "false");
+  CHECK(values["run.schedule"] == "cosine");
+}
+
+TEST_CASE("an interrupted and resumed run ends in the same bytes as an uninterrupted one") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  const Args common = {"--epochs", "40", "--batch-size", "2", "--patience", "1000"};
+  const auto to = [&](const std::string& out, Args more) {
+    more.insert(more.end(), common.begin(), common.end());
+    more.insert(more.end(), {"--out", out});
+    return train_args(more);
+  };
+  REQUIRE(program.run(to("whole", {"--log", "whole.jsonl"})).code == 0);
+
+  const pid_t child = program.start(to("parts", {"--log", "parts.jsonl"}));
+  while (!contains(read_file(program / "parts.jsonl"), "\"epoch\":2")) {
+    REQUIRE(::kill(child, 0) == 0);
+    std::this_thread::sleep_for(std::chrono::milliseconds(1));
+  }
+  ::kill(child, SIGINT);
+  const Finished interrupted = program.wait(child);
+  CAPTURE(interrupted.err);
+  CHECK(interrupted.code == 0);
+  REQUIRE(contains(interrupted.out, "interrupted after "));
+  CHECK(contains(interrupted.out, "elcrec train --data data.txt --out parts --resume"));
+  CHECK(read_file(program / "parts") != read_file(program / "whole"));
+
+  // The checkpoint knows the configuration.
+  const Finished resumed = program.run(
+      {"train", "--data", "data.txt", "--out", "parts", "--resume", "--log", "parts.jsonl", "--threads", "2"});
+  CAPTURE(resumed.err);
+  CHECK(resumed.code == 0);
+  CHECK(contains(resumed.out, "finished after 40 epochs"));
+  const bool same_bytes = read_file(program / "parts") == read_file(program / "whole");
+  CHECK(same_bytes);
+  const auto lines = [&](const char* name) {
+    const std::string text = read_file(program / name);
+    return std::count(text.begin(), text.end(), '\n');
+  };
+  CHECK(lines("parts.jsonl") == lines("whole.jsonl"));
+}
+
+TEST_CASE("--resume refuses what does not fit") {
+  const Trained program;
+  const std::string before = read_file(program / "model.safetensors");
+  const Args resume = {"train", "--data", "data.txt", "--out", "model.safetensors", "--resume"};
+  const auto with = [&](Args more) {
+    more.insert(more.begin(), resume.begin(), resume.end());
+    return more;
+  };
+  check_fails(program, with({"--hidden", "16"}), {"model.safetensors was trained with --hidden 8; expected 16"});
+  check_fails(program, with({"--preset", "beauty"}), {"was trained with ", "; expected "});
+  check_fails(program, with({"--objective", "softmax"}), {"was trained with --objective bce; expected softmax"});
+  check_fails(program, with({"--batch-size", "7"}), {"found batch_size = 256, expected 7"});
+  check_fails(program, {"train", "--data", "data.txt", "--out", "new.safetensors", "--resume"},
+              {"found no checkpoint new.safetensors"});
+  CHECK(read_file(program / "model.safetensors") == before);
+  const Finished longer = program.run(with({"--epochs", "5"}));
+  CHECK(longer.code == 0);
+  CHECK(contains(longer.out, "finished after 5 epochs"));
+}
+
+TEST_CASE("bad data is refused with its place and what was expected") {
+  const Trained program;
+  const std::string id_range = "expected a whole number from 1 to 2147483647";
+  const std::vector<std::pair<std::string, Args>> cases = {
+      {"", {"bad.txt: found no users", "expected lines"}},
+      {"\n\n", {"bad.txt: found no users"}},
+      {"1 13 23 33 43\n2 13\n", {"bad.txt:2: found 1 item of user 2", "expected at least 2"}},
+      {"1 13 23 33 43\n2 13 x 33 43\n", {"bad.txt:2: found item id \"x\"", id_range}},
+      {"one 13 23 33 43\n", {"bad.txt:1: found user id \"one\"", id_range}},
+      {"1 13 0 33 43\n", {"bad.txt:1: found item id \"0\"", id_range}},
+      {"1 13 23 -33 43\n", {"bad.txt:1: found item id \"-33\"", id_range}},
+      {"1 13 23 33 2147483648\n", {"bad.txt:1: found item id \"2147483648\"", id_range}},
+      {"1 13 23 33 99999999999999999999\n", {"bad.txt:1", id_range}},
+      {"7 13 23 33\n8 13 23 33 43\n", {"user 7 has 3 items", "expected at least 4"}}};
+  for (const auto& [content, parts] : cases) {
+    CAPTURE(content);
+    write_file(program / "bad.txt", content);
+    check_fails(program, train_args({"--data", "bad.txt", "--out", "new.safetensors"}), parts);
+    check_fails(program, {"evaluate", "--data", "bad.txt", "--checkpoint", "model.safetensors"}, parts);
+    CHECK(!fs::exists(program / "new.safetensors"));
+  }
+  check_fails(program, train_args({"--data", "none.txt"}), {"none.txt: cannot be opened: No such file"});
+  check_fails(program, train_args({"--data", "."}), {".: found a directory"});
+  write_file(program / "other.txt", "1 13 23 33 43\n2 13 23 14 43\n");
+  for (const std::string name : {"evaluate", "intents"}) {
+    check_fails(program, {name, "--data", "other.txt", "--checkpoint", "model.safetensors"},
+                {"other.txt:2: found item 14", "known items"});
+  }
+
+  SUBCASE("but lines may end in CRLF, and short histories may be dropped") {
+    std::string lines = histories();
+    for (std::size_t at = 0; (at = lines.find('\n', at)) != std::string::npos; at += 2) {
+      lines.insert(at, 1, '\r');
+    }
+    write_file(program / "crlf.txt", lines + "7 13 23 33\r\n");
+    const Args args = {"--data", "crlf.txt", "--out", "crlf.safetensors", "--epochs", "1"};
+    check_fails(program, train_args(args), {"user 7 has 3 items"});
+    Args drop = args;
+    drop.insert(drop.end(), {"--short-histories", "drop"});
+    CHECK(program.run(train_args(drop)).code == 0);
+  }
+}
+
+TEST_CASE("bad checkpoints are refused with the tensor and what was expected") {
+  const Trained program;
+  const std::string good = read_file(program / "model.safetensors");
+  const auto file = el::SafetensorsFile::read(program / "model.safetensors");
+  // The file without training state, one tensor changed.
+  const auto rewrite = [&](const std::string& changed,
+                           const std::function<void(std::vector<el::Index>&, std::vector<float>&)>& change) {
+    el::SafetensorsWriter writer;
+    for (const auto& [key, value] : file.metadata()) {
+      writer.metadata(key, value);
+    }
+    const auto ids = file.read<std::int64_t>("item_ids");
+    writer.add<std::int64_t>("item_ids", {static_cast<el::Index>(ids.size())}, ids);
+    std::vector<std::vector<float>> values;
+    values.reserve(file.names().size());
+    for (const auto& name : file.names()) {
+      if (name == "item_ids" || name.starts_with("training.")) {
+        continue;
+      }
+      auto shape = file.info(name).shape;
+      values.push_back(file.read<float>(name));
+      if (name == changed) {
+        change(shape, values.back());
+      }
+      if (!shape.empty()) {
+        writer.add<float>(name, shape, values.back());
+      }
+    }
+    writer.write(program / "bad.safetensors");
+  };
+  const auto check = [&](const Args& parts) {
+    for (const Args& args : {Args{"evaluate", "--data", "data.txt", "--checkpoint", "bad.safetensors"},
+                             Args{"recommend", "--history", "13 23", "--checkpoint", "bad.safetensors"},
+                             Args{"intents", "--data", "data.txt", "--checkpoint", "bad.safetensors"}}) {
+      check_fails(program, args, parts);
+    }
+  };
+  const auto unchanged = [](auto&, auto&) {};
+  rewrite("", unchanged);
+  REQUIRE(program.run({"evaluate", "--data", "data.txt", "--checkpoint", "bad.safetensors"}).code == 0);
+
+  write_file(program / "bad.safetensors", good.substr(0, good.size() - 100));
+  check({"bad.safetensors", "expected"});
+  write_file(program / "bad.safetensors", good.substr(0, 5));
+  check({"bad.safetensors", "expected"});
+  write_file(program / "bad.safetensors", "");
+  check({"bad.safetensors", "expected"});
+  std::string long_header = good;
+  long_header.replace(0, 8, {'\x00', '\x00', '\x00', '\x01', '\x00', '\x00', '\x00', '\x00'});
+  write_file(program / "bad.safetensors", long_header);
+  check({"bad.safetensors", "header", "expected"});
+  rewrite("cluster_centers", [](auto& shape, auto& values) {
+    shape = {3, 8};
+    values.resize(24);
+  });
+  check({"bad.safetensors: tensor 'cluster_centers': found F32 [3, 8], expected shape F32 [4, 8]"});
+  rewrite("LayerNorm.weight", [](auto&, auto& values) { values[3] = NAN; });
+  check({"bad.safetensors: tensor \"LayerNorm.weight\" element 3 is nan; expected a finite number"});
+  rewrite("position_embeddings.weight", [](auto& shape, auto&) { shape.clear(); });
+  check({"bad.safetensors", "position_embeddings.weight", "missing"});
+  fs::remove(program / "bad.safetensors");
+  check({"bad.safetensors"});
+}
+
+TEST_CASE("unknown users and items are named") {
+  const Trained program;
+  const Args recommend = {"recommend", "--checkpoint", "model.safetensors"};
+  const auto with = [&](Args more) {
+    more.insert(more.begin(), recommend.begin(), recommend.end());
+    return more;
+  };
+  check_fails(program, with({"--data", "data.txt", "--user", "7"}), {"--user: found no user 7 in data.txt", "60 users"});
+  check_fails(program, with({"--history", "13 14 23"}), {"--history: found item 14", "model.safetensors"});
+  check_fails(program, with({"--history", "4000000000"}), {"found item 4000000000"});
+  check_fails(program, with({"--history", "13 x"}), {"found \"x\"", "expected item ids"});
+  check_fails(program, with({"--history", " "}), {"--history: found no items"});
+  check_fails(program, with({"--history", "13", "-k", "0"}), {"k = 0", "expected at least 1"});
+}
+
+TEST_CASE("options out of range are refused before training") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  const std::vector<std::pair<Args, Args>> cases = {
+      {{"--intents", "0"}, {"K = 0", "expected at least 1"}},
+      {{"--intents", "61"}, {"K = 61 for 60 users"}},
+      {{"--heads", "3"}, {"heads: found 3, expected a divisor of the hidden size 8"}},
+      {{"--heads", "0"}, {"heads: found 0"}},
+      {{"--hidden", "0"}, {"hidden size: found 0"}},
+      {{"--max-length", "0"}, {"length: found 0"}},
+      {{"--dropout", "1"}, {"dropout: found 1, expected a value in [0, 1)"}},
+      {{"--temperature", "0"}, {"temperature: found 0"}},
+      {{"--mask", "1.5"}, {"mask: found 1.5"}},
+      {{"--epochs", "0"}, {"epochs: found 0"}},
+      {{"--batch-size", "0"}, {"batch size: found 0"}},
+      {{"--learning-rate", "0"}, {"learning rate: found 0"}},
+      {{"--out", "none/model.safetensors"}, {"--out none/model.safetensors: the folder none was not found", "expected"}},
+      {{"--out", "."}, {"is not a regular file"}},
+      {{"--log", "none/log"}, {"none/log", "expected"}}};
+  for (const auto& [more, parts] : cases) {
+    check_fails(program, train_args(more), parts);
+  }
+  CHECK(!fs::exists(program / "model.safetensors"));
+}
+
+TEST_CASE("a full disk leaves the old checkpoint") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  write_file(program / "model.safetensors", "old");
+  const Finished finished = program.run(train_args(), 4096);
+  CAPTURE(finished.err);
+  CHECK(finished.code == 1);
+  CHECK(contains(finished.err, "elcrec: model.safetensors: cannot be written: writing: File too large"));
+  CHECK(read_file(program / "model.safetensors") == "old");
+  for (const auto& entry : fs::directory_iterator(program / "")) {
+    CHECK(!contains(entry.path().filename(), ".tmp"));
+  }
+}
+
+TEST_CASE("a loss that is not finite ends training with exit code 1") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  check_fails(program, train_args({"--learning-rate", "1e30", "--batch-size", "8"}),
+              {"the loss is not finite", "expected finite terms"});
+}
+
+TEST_CASE("the demo recommends, and finds the planted intents") {
+  const Program program;
+#ifdef NDEBUG
+  const std::string epochs = "10";
+#else
+  const std::string epochs = "1";  // the checked builds are slow: keys only
+#endif
+  for (const std::string seed : {"1", "2", "3"}) {
+    const json demo = program.run_json({"demo", "--seed", seed, "--epochs", epochs});
+    CAPTURE(demo.dump());
+    CHECK(demo["users"].size() == 3);
+    CHECK(demo["users"][0]["recommended"].size() == 10);
+    CHECK(demo["intents"][0]["top_items"].size() == 5);
+#ifdef NDEBUG
+    CHECK(demo["nmi"].get<double>() > 0.5);
+    CHECK(demo["test"]["HR@10"].get<double>() > 3 * demo["popularity"]["HR@10"].get<double>());
+#else
+    CHECK(demo["nmi"].is_number());
+    break;
+#endif
+  }
+  write_file(program / "Beauty.txt", histories());
+  // The paper's 256 intents need as many users.
+  check_fails(program, {"demo", "--data", "Beauty.txt"}, {"K = 256 for 60 users"});
+}
