@@ -37,7 +37,9 @@ void flops(benchmark::State& state, double per_iteration) {
   state.counters["FLOP/s"] = benchmark::Counter(per_iteration, benchmark::Counter::kIsIterationInvariantRate);
 }
 
-void elements(benchmark::State& state, Index per_iteration) { state.SetItemsProcessed(state.iterations() * per_iteration); }
+void elements(benchmark::State& state, Index per_iteration) {
+  state.SetItemsProcessed(state.iterations() * per_iteration);
+}
 
 /// The ceiling: a product large enough that packing does not count.
 void gemm_ceiling(benchmark::State& state) {
@@ -102,7 +104,8 @@ void attention_backward(benchmark::State& state) {
   auto dqkv = s.random(tokens, 192);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
   for (auto _ : state) {
-    s.lane.attention_backward(s.batch.view(), 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), dy.view(), dqkv.view());
+    s.lane.attention_backward(s.batch.view(), 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), dy.view(),
+                              dqkv.view());
   }
   flops(state, 8.0 * tokens * 50 * 64);
 }

@@ -1,8 +1,8 @@
-// One training step of the paper's Beauty model (256 users, five encoder passes) and single-user serving, on synthetic data
-// with Beauty's number of items and mean history.
-#include <benchmark/benchmark.h>
-
+// One training step of the paper's Beauty model (256 users, five encoder passes) and single-user serving, on synthetic
+// data with Beauty's number of items and mean history.
 #include <numeric>
+
+#include <benchmark/benchmark.h>
 
 #include "elcrec/elcrec.hpp"
 
@@ -12,7 +12,8 @@ using el::Index;
 namespace {
 
 const el::LeaveOneOut& split() {
-  static const auto data = el::leave_one_out(el::make_synthetic({.users = 4000, .items = 12101, .intents = 64, .mean_length = 8.9}).data);
+  static const auto data =
+      el::leave_one_out(el::make_synthetic({.users = 4000, .items = 12101, .intents = 64, .mean_length = 8.9}).data);
   return data;
 }
 
@@ -27,7 +28,8 @@ el::ELCRecOptions options(el::Padding padding, bool share_views) {
 /// Arguments: padded, share_views, threads.
 void training_step(benchmark::State& state) {
   using Model = el::ELCRec<el::Cpu>;
-  Model model(options(state.range(0) != 0 ? el::Padding::paper : el::Padding::masked, state.range(1) != 0), el::Cpu({.threads = state.range(2)}));
+  Model model(options(state.range(0) != 0 ? el::Padding::paper : el::Padding::masked, state.range(1) != 0),
+              el::Cpu({.threads = state.range(2)}));
   el::TrainingPass<Model> pass(model);
   el::StepBatches<Model> batches;
   auto parameters = el::parameters(model);

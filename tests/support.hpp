@@ -49,7 +49,8 @@ template <class B, class View>
 }
 
 template <class B>
-[[nodiscard]] Matrix<B> random_matrix(const B& backend, std::uint64_t seed, Index rows, Index cols, double deviation = 1.0) {
+[[nodiscard]] Matrix<B> random_matrix(const B& backend, std::uint64_t seed, Index rows, Index cols,
+                                      double deviation = 1.0) {
   using T = typename B::Scalar;
   const auto values = random_values(seed, rows * cols, deviation);
   Matrix<B> m(backend, rows, cols);
@@ -60,8 +61,8 @@ template <class B>
 struct BatchShape {
   std::vector<Index> lengths;  ///< of the histories, before they are cut to max_length
   Index max_length = 10;
-  Index items = 20;          ///< ids 1 .. items
-  double masked = 0.0;       ///< share of the items that are 0
+  Index items = 20;     ///< ids 1 .. items
+  double masked = 0.0;  ///< share of the items that are 0
   bool targets = true;
 };
 

@@ -1,6 +1,4 @@
 // The conformance suite: every operation of core/concepts.hpp on every backend against ReferenceLane<double>.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -11,6 +9,8 @@
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/backend/reference.hpp"
@@ -50,7 +50,8 @@ struct Both {
     std::vector<T> rounded(static_cast<std::size_t>(expected.view().size()), T(-77));
     for (Index r = 0; r < rows; ++r) {
       for (Index c = 0; c < cols; ++c) {
-        rounded[static_cast<std::size_t>(r * (cols + gap) + c)] = static_cast<T>(values[static_cast<std::size_t>(r * cols + c)]);
+        rounded[static_cast<std::size_t>(r * (cols + gap) + c)] =
+            static_cast<T>(values[static_cast<std::size_t>(r * cols + c)]);
       }
     }
     std::copy(rounded.begin(), rounded.end(), expected.view().data());
@@ -94,7 +95,8 @@ struct Both {
 /// Integers, spans of which operations read or write, in both places.
 template <class B, class U>
 struct BothArray {
-  BothArray(const B& b, std::vector<U> values) : backend(b), expected(std::move(values)), found(to_device(b, expected)) {}
+  BothArray(const B& b, std::vector<U> values)
+      : backend(b), expected(std::move(values)), found(to_device(b, expected)) {}
   std::span<U> operator()(OnReference) { return expected; }
   std::span<U> operator()(OnBackend) { return {found.data(), expected.size()}; }
   void check() { CHECK(to_host<U>(backend, std::span<const U>(found.data(), expected.size())) == expected); }
@@ -151,7 +153,9 @@ struct Suite {
   }
 
   [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnReference) const { return batch.view(); }
-  [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnBackend) const { return backend.stage(batch.view()); }
+  [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnBackend) const {
+    return backend.stage(batch.view());
+  }
 };
 
 template <class Lane>
@@ -163,7 +167,8 @@ constexpr std::array<Index, 17> sizes{1, 2, 3, 5, 7, 8, 13, 31, 32, 33, 50, 64, 
 constexpr Write both_writes[] = {Write::replace, Write::add};
 constexpr AttentionMask both_masks[] = {AttentionMask::causal, AttentionMask::bidirectional};
 
-/// Batches of all kinds: empty ones, empty sequences, sequences of one token, cut ones, item 0 in the middle, only item 0.
+/// Batches of all kinds: empty ones, empty sequences, sequences of one token, cut ones, item 0 in the middle, only item
+/// 0.
 std::vector<el::TokenBatch> batches() {
   std::vector<el::TokenBatch> list;
   std::uint64_t seed = 0;
@@ -171,7 +176,8 @@ std::vector<el::TokenBatch> batches() {
     list.push_back(random_batch(++seed, {.lengths = {}}, padding));
     list.push_back(random_batch(++seed, {.lengths = {1}, .max_length = 1}, padding));
     list.push_back(random_batch(++seed, {.lengths = {0, 1, 4, 0, 12, 3, 10}, .max_length = 10}, padding));
-    list.push_back(random_batch(++seed, {.lengths = {3, 9, 1, 17, 33, 50, 8}, .max_length = 50, .masked = 0.4}, padding));
+    list.push_back(
+        random_batch(++seed, {.lengths = {3, 9, 1, 17, 33, 50, 8}, .max_length = 50, .masked = 0.4}, padding));
     list.push_back(random_batch(++seed, {.lengths = {5, 7}, .max_length = 7, .masked = 1.0}, padding));
     list.push_back(random_batch(++seed, {.lengths = {70, 31, 64}, .max_length = 70, .masked = 0.1}, padding));
   }
@@ -392,13 +398,15 @@ TEST_CASE_TEMPLATE("attention", B, EVERY_BACKEND) {
             lane.fill(p(on), scalar_of(lane, 0));
             lane.attention(suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), context(on));
           });
-          const double factor = shape.deviation > 1 ? 10 : 1;  // scores up to 100, whose error the exponential multiplies
+          const double factor =
+              shape.deviation > 1 ? 10 : 1;  // scores up to 100, whose error the exponential multiplies
           p.check(factor);
           context.check(factor);
           auto dcontext = suite.matrix(t, d);
           auto dqkv = suite.matrix(t, 3 * d);
           suite.run([&](auto& lane, auto on) {
-            lane.attention_backward(suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), dcontext(on), dqkv(on));
+            lane.attention_backward(suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), dcontext(on),
+                                    dqkv(on));
           });
           dqkv.check(factor);
         }
@@ -571,7 +579,9 @@ TEST_CASE_TEMPLATE("softmax cross entropy", B, EVERY_BACKEND) {
         ++id;
       }
       auto real = suite.array(shifted);
-      suite.run([&](auto& lane, auto on) { lane.softmax_cross_entropy(real(on), scalar_of(lane, 0.25), logits(on), loss(on)); });
+      suite.run([&](auto& lane, auto on) {
+        lane.softmax_cross_entropy(real(on), scalar_of(lane, 0.25), logits(on), loss(on));
+      });
       logits.check();
       loss.check();
     }
@@ -581,7 +591,9 @@ TEST_CASE_TEMPLATE("softmax cross entropy", B, EVERY_BACKEND) {
 TEST_CASE_TEMPLATE("gram matrices", B, EVERY_BACKEND) {
   Suite<B> suite;
   const auto check = [&](const el::TokenBatch* batch, Index n, Index t, Index d, Index block) {
-    const auto index = [&](auto on) { return batch != nullptr ? suite.tokens(*batch, on).by_position : el::GramIndex::rows(n); };
+    const auto index = [&](auto on) {
+      return batch != nullptr ? suite.tokens(*batch, on).by_position : el::GramIndex::rows(n);
+    };
     CAPTURE(n);
     CAPTURE(block);
     auto z = suite.dense(t, d);
@@ -632,7 +644,8 @@ TEST_CASE_TEMPLATE("info_nce rows", B, EVERY_BACKEND) {
           auto labels = with_labels ? suite.ids(n / 2, 3) : suite.ids(0, 1);
           suite.run([&](auto& lane, auto on) {
             for (Index i = 0; i < n; i += 7) {
-              lane.info_nce(labels(on), scalar_of(lane, temperature), scalar_of(lane, 0.1), i, std::min(n, i + 7), s(on), loss(on));
+              lane.info_nce(labels(on), scalar_of(lane, temperature), scalar_of(lane, 0.1), i, std::min(n, i + 7),
+                            s(on), loss(on));
             }
           });
           s.check();
@@ -655,16 +668,25 @@ TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
     auto g = suite.dense(1, n);
     auto m = suite.dense(1, n);
     auto v = suite.dense(1, n);
-    const auto square = [](auto view) { for (auto& e : view.flat()) { e = e * e; } };
+    const auto square = [](auto view) {
+      for (auto& e : view.flat()) {
+        e = e * e;
+      }
+    };
     square(v(OnReference{}));
     auto squares = to_host<double>(el::Reference(), std::span<const double>(v.expected.view().flat()));
     v = Both<B>(suite.backend, 1, n, squares);
     for (int t = 1; t <= 3; ++t) {
-      const el::AdamStep step{.rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8,
-                              .correction1 = 1 - std::pow(0.9, t), .correction2 = 1 - std::pow(0.999, t)};
+      const el::AdamStep step{.rate = 0.01,
+                              .beta1 = 0.9,
+                              .beta2 = 0.999,
+                              .epsilon = 1e-8,
+                              .correction1 = 1 - std::pow(0.9, t),
+                              .correction2 = 1 - std::pow(0.999, t)};
       suite.run([&](auto& lane, auto on) {
         using T = typename std::remove_reference_t<decltype(lane)>::Scalar;
-        const auto gradient = t == 3 ? std::span<const T>{} : std::span<const T>(g(on).flat());  // empty: a gradient of 0
+        const auto gradient =
+            t == 3 ? std::span<const T>{} : std::span<const T>(g(on).flat());  // empty: a gradient of 0
         lane.adam(step, p(on).flat(), gradient, m(on).flat(), v(on).flat());
       });
     }
@@ -689,7 +711,8 @@ std::vector<ItemId> seen_items(el::RandomEngine& random, Index bound, double sha
   return seen;
 }
 
-constexpr el::RankingRule::Seen seen_rules[] = {el::RankingRule::Seen::keep, el::RankingRule::Seen::zero, el::RankingRule::Seen::exclude};
+constexpr el::RankingRule::Seen seen_rules[] = {el::RankingRule::Seen::keep, el::RankingRule::Seen::zero,
+                                                el::RankingRule::Seen::exclude};
 
 }  // namespace
 
@@ -752,13 +775,15 @@ TEST_CASE_TEMPLATE("top k", B, EVERY_BACKEND) {
             if constexpr (std::is_same_v<decltype(on), OnReference>) {
               expected = lane.top_k(rule, query(on), table(on), seen(on), scores, items(on));
             } else {
-              found = lane.top_k(rule, query(on), table(on), seen(on), std::span<T>(found_scores.data(), scores.size()), items(on));
+              found = lane.top_k(rule, query(on), table(on), seen(on), std::span<T>(found_scores.data(), scores.size()),
+                                 items(on));
             }
           });
           CHECK(found == expected);
           items.check();
           const auto host = to_host<T>(suite.backend, std::span<const T>(found_scores.data(), scores.size()));
-          CHECK(std::equal(host.begin(), host.end(), scores.begin(), scores.end(), [](T a, double b) { return static_cast<double>(a) == b; }));
+          CHECK(std::equal(host.begin(), host.end(), scores.begin(), scores.end(),
+                           [](T a, double b) { return static_cast<double>(a) == b; }));
         }
       }
     }
@@ -800,7 +825,8 @@ TEST_CASE_TEMPLATE("row scatter", B, EVERY_BACKEND) {
       }
       const OnBackend on;
       const std::array<el::RowContribution<T>, 2> parts{
-          el::RowContribution<T>{a(on), {}, x(on)}, el::RowContribution<T>{b(on), std::span<const T>(weights(on).flat()), y(on)}};
+          el::RowContribution<T>{a(on), {}, x(on)},
+          el::RowContribution<T>{b(on), std::span<const T>(weights(on).flat()), y(on)}};
       scatter(backend, std::span(parts).first(1), table(on));
       scatter(backend, std::span(parts).last(1), table(on));
       table.check();
@@ -826,10 +852,10 @@ TEST_CASE_TEMPLATE("copies and fresh memory", B, EVERY_BACKEND) {
   const auto buffer = to_device(backend, values);
   CHECK(to_host<std::int32_t>(backend, std::span<const std::int32_t>(buffer.data(), 3)) == values);
   volatile Index negative = -2;  // the compiler may not see it and warn
-  CHECK_THROWS_WITH_AS(static_cast<void>(el::Matrix<B, 3>(backend, 2, 5)), "matrix: found shape (2, 5), expected the fixed extents (3, -1)",
-                       el::ArgumentError);
-  CHECK_THROWS_WITH_AS(static_cast<void>(el::Matrix<B>(backend, negative, 5)), "matrix: found shape (-2, 5), expected no negative extent",
-                       el::ArgumentError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(el::Matrix<B, 3>(backend, 2, 5)),
+                       "matrix: found shape (2, 5), expected the fixed extents (3, -1)", el::ArgumentError);
+  CHECK_THROWS_WITH_AS(static_cast<void>(el::Matrix<B>(backend, negative, 5)),
+                       "matrix: found shape (-2, 5), expected no negative extent", el::ArgumentError);
 }
 
 namespace {
@@ -971,6 +997,7 @@ TEST_CASE("items equal to the target do not rank above it, whatever block they s
   const std::vector<el::ItemId> targets{1, 500, 512, 1023, 1499};
   const std::vector<std::int32_t> offsets(users + 1, 0);
   std::vector<Index> ranks(users);
-  lane.rank_targets({.first = 1, .last = items}, {queries.data(), users, d}, {table.data(), items, d}, targets, offsets, {}, ranks);
+  lane.rank_targets({.first = 1, .last = items}, {queries.data(), users, d}, {table.data(), items, d}, targets, offsets,
+                    {}, ranks);
   CHECK(ranks == std::vector<Index>(users, 0));
 }

@@ -1,4 +1,5 @@
-// On the real Beauty data: the released checkpoint's figures, and the first epochs of training. Skipped without the data.
+// On the real Beauty data: the released checkpoint's figures, and the first epochs of training. Skipped without the
+// data.
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
@@ -20,14 +21,16 @@ void expect(bool holds, const std::string& what) {
 }
 
 void expect_rounded(const char* name, double found, double expected) {
-  expect(std::lround(found * 1e4) == std::lround(expected * 1e4), el::message(name, " = ", found, ", expected ", expected, " to four digits"));
+  expect(std::lround(found * 1e4) == std::lround(expected * 1e4),
+         el::message(name, " = ", found, ", expected ", expected, " to four digits"));
 }
 
 void check_released_checkpoint(const fs::path& folder, const el::LeaveOneOut& split) {
   const auto loaded = el::load_elcrec<el::Cpu>(folder / "checkpoints" / "ELCRec-Beauty.safetensors");
   for (const auto padding : {el::Padding::paper, el::Padding::masked}) {
     std::printf("released checkpoint, test split, Protocol::paper, Padding::%s\n", el::to_text(padding).c_str());
-    const auto metrics = el::evaluate(loaded.model, split, el::Split::test, {.protocol = el::Protocol::paper, .padding = padding});
+    const auto metrics =
+        el::evaluate(loaded.model, split, el::Split::test, {.protocol = el::Protocol::paper, .padding = padding});
     expect_rounded("HR@5", metrics.hr(5), 0.0529);
     expect_rounded("NDCG@5", metrics.ndcg(5), 0.0355);
     expect_rounded("HR@20", metrics.hr(20), 0.1079);
@@ -41,7 +44,9 @@ void check_paper_epoch(const el::LeaveOneOut& split) {
   el::ELCRec<el::Cpu> model(options);
   el::Trainer trainer(model, el::Adam{}, {.epochs = 1, .validation = {.protocol = el::Protocol::paper}});
   trainer.fit(split, el::console_progress(), [](const el::EpochReport& report) {
-    expect(std::abs(report.losses.terms.at(0).second - 1.366) < 0.01, el::message("next-item loss of the first padded epoch = ", report.losses.terms.at(0).second, ", expected 1.366 (released code) within 0.01"));
+    expect(std::abs(report.losses.terms.at(0).second - 1.366) < 0.01,
+           el::message("next-item loss of the first padded epoch = ", report.losses.terms.at(0).second,
+                       ", expected 1.366 (released code) within 0.01"));
   });
 }
 
@@ -55,7 +60,8 @@ void check_masked_epochs(const el::LeaveOneOut& split) {
   el::Trainer trainer(model, el::Adam{}, {.epochs = 12, .validation = {.protocol = el::Protocol::paper}});
   trainer.fit(split, el::console_progress(), [&](const el::EpochReport& report) { ndcg = report.valid.ndcg(20); });
   const double popularity = el::evaluate_popularity(split, el::Split::valid).ndcg(20);
-  expect(ndcg > 2 * popularity, el::message("validation NDCG@20 after 12 masked epochs = ", ndcg, ", expected more than twice popularity's ", popularity));
+  expect(ndcg > 2 * popularity, el::message("validation NDCG@20 after 12 masked epochs = ", ndcg,
+                                            ", expected more than twice popularity's ", popularity));
 }
 
 }  // namespace

@@ -1,6 +1,4 @@
 // Gradients of every component and loss against central differences in double, values against plain formulas.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cmath>
 #include <functional>
@@ -9,6 +7,8 @@
 #include <sstream>
 #include <string>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/backend/reference.hpp"
@@ -70,7 +70,8 @@ void check_block(const B& backend, const Component& component, Index rows, Index
     const auto y = pass.keep(rows, out);
     const auto dy = pass.keep(rows, out);
     lane.copy(w.view(), dy);
-    run(pass, at.component, el::MatrixView<const double>(at.input.view()), y, dy, gradient != nullptr ? &gradient->component : nullptr,
+    run(pass, at.component, el::MatrixView<const double>(at.input.view()), y, dy,
+        gradient != nullptr ? &gradient->component : nullptr,
         gradient != nullptr ? gradient->input.view() : el::MatrixView<double>{});
     double sum = 0;
     lane.add_dot(1.0, w.view(), y, &sum);
@@ -189,7 +190,8 @@ TEST_CASE_TEMPLATE("gradients of attention and feed forward", B, EVERY_BACKEND) 
                   });
     };
     for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
-      check_layer(el::AttentionBlock<B>(backend, 8, {.heads = 2, .dropout = 0.3, .probability_dropout = 0.4, .mask = mask}));
+      check_layer(
+          el::AttentionBlock<B>(backend, 8, {.heads = 2, .dropout = 0.3, .probability_dropout = 0.4, .mask = mask}));
     }
     check_layer(el::FeedForward<B>(backend, 8, 0.4, 1e-12));
   }
@@ -206,7 +208,8 @@ TEST_CASE_TEMPLATE("gradients of the transformer", B, EVERY_BACKEND) {
         CAPTURE(layers);
         const el::TransformerEncoder<el::Dynamic, B> encoder(
             backend, {.hidden = 8, .layers = layers, .heads = 2, .max_length = 6, .deviation = 0.3, .mask = mask});
-        check(el::check_encoder_gradients(shaken(encoder), batch.view(), table.view(), fixed_dropout, {.samples = 8}, backend),
+        check(el::check_encoder_gradients(shaken(encoder), batch.view(), table.view(), fixed_dropout, {.samples = 8},
+                                          backend),
               32 + 128 * layers);
       }
     }
@@ -228,7 +231,8 @@ TEST_CASE_TEMPLATE("real positions have the same output under both paddings", B,
         auto memory = backend.make_workspace();
         el::Matrix<B> y(backend, tokens.tokens(), 8);
         typename el::TransformerEncoder<8, B>::Cache cache;
-        encoder.forward(el::Pass<B>{lane, memory, {.seed = 5, .training = training}}, tokens, table.view(), cache, y.view());
+        encoder.forward(el::Pass<B>{lane, memory, {.seed = 5, .training = training}}, tokens, table.view(), cache,
+                        y.view());
         return y;
       };
       const auto a = paper.view();
@@ -276,7 +280,8 @@ TEST_CASE_TEMPLATE("a fixed hidden size changes nothing", B, EVERY_BACKEND) {
     }
     return values;
   };
-  CHECK(run(el::TransformerEncoder<8, B>(backend, options, 3)) == run(el::TransformerEncoder<el::Dynamic, B>(backend, options, 3)));
+  CHECK(run(el::TransformerEncoder<8, B>(backend, options, 3)) ==
+        run(el::TransformerEncoder<el::Dynamic, B>(backend, options, 3)));
 }
 
 // ---- losses as functions ------------------------------------------------------------------------------------------
@@ -301,7 +306,8 @@ TEST_CASE_TEMPLATE("cluster loss", B, EVERY_BACKEND) {
           if (assignment == el::Assignment::every) {
             el::cluster_loss(lane, at.input.view(), at.component.matrix.view(), pairs, 1.0, &value, dh, dc);
           } else {
-            el::nearest_cluster_loss(lane, at.input.view(), at.component.matrix.view(), ids, pairs, 1.0, &value, dh, dc);
+            el::nearest_cluster_loss(lane, at.input.view(), at.component.matrix.view(), ids, pairs, 1.0, &value, dh,
+                                     dc);
           }
           return value;
         };
@@ -379,7 +385,8 @@ TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
       const Index pair = (i + n / 2) % n;
       double total = 0;
       for (Index j = 0; j < n; ++j) {
-        const bool same = one.labels && user_labels[static_cast<std::size_t>(i % 5)] == user_labels[static_cast<std::size_t>(j % 5)];
+        const bool same =
+            one.labels && user_labels[static_cast<std::size_t>(i % 5)] == user_labels[static_cast<std::size_t>(j % 5)];
         total += j != i && (j == pair || !same) ? std::exp(logit(j)) : 0.0;
       }
       expected += (std::log(total) - logit(pair)) / static_cast<double>(n);
@@ -445,15 +452,23 @@ B one_thread() {
 
 /// Every objective of the library in one model; a test gives weight to one.
 template <class B>
-using EveryObjective = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
-                                           el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::SequenceContrast,
-                                           el::ClusterLoss, el::IntentContrast>;
+using EveryObjective =
+    el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
+                        el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::SequenceContrast, el::ClusterLoss,
+                        el::IntentContrast>;
 
 template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
-  EveryObjective<B> model(
-      backend, items, {backend, {.hidden = hidden, .layers = 1, .heads = 2, .max_length = max_length, .dropout = 0.3, .attention_dropout = 0.3, .deviation = 0.3}},
-      {backend, intents, el::pooled_columns(pooling, max_length, hidden), 3}, 1, 0.5);
+  EveryObjective<B> model(backend, items,
+                          {backend,
+                           {.hidden = hidden,
+                            .layers = 1,
+                            .heads = 2,
+                            .max_length = max_length,
+                            .dropout = 0.3,
+                            .attention_dropout = 0.3,
+                            .deviation = 0.3}},
+                          {backend, intents, el::pooled_columns(pooling, max_length, hidden), 3}, 1, 0.5);
   std::apply([](auto&... objective) { ((objective.weight = 0), ...); }, model.objectives);
   model.padding = padding;
   return model;
@@ -465,11 +480,18 @@ el::StepBatches<Model> random_batches(el::Padding padding) {
   using Sources = typename Model::SourceList;
   const std::vector<Index> lengths{3, 1, 8, 2, 5, 4};
   if constexpr (Sources::template contains<el::InputView>) {
-    batches.template of<el::InputView>() = random_batch(1, {.lengths = lengths, .max_length = max_length, .items = items}, padding);
+    batches.template of<el::InputView>() =
+        random_batch(1, {.lengths = lengths, .max_length = max_length, .items = items}, padding);
   }
   if constexpr (Sources::template contains<el::AugmentedPair<>>) {
     auto& pair = batches.template of<el::AugmentedPair<>>();
-    pair = random_batch(2, {.lengths = {3, 1, 5, 0, 5, 4, 2, 1, 7, 2, 1, 4}, .max_length = max_length, .items = items, .masked = 0.2, .targets = false}, padding);
+    pair = random_batch(2,
+                        {.lengths = {3, 1, 5, 0, 5, 4, 2, 1, 7, 2, 1, 4},
+                         .max_length = max_length,
+                         .items = items,
+                         .masked = 0.2,
+                         .targets = false},
+                        padding);
     for (const ItemId label : {1, 2, 1, 3, 4, 2}) {
       pair.add_label(label);
     }
@@ -483,14 +505,17 @@ struct Trained {
   using Backend = typename Model::Backend;
   static void visit_parameters(auto& self, auto&& visitor) {
     Model::visit_parameters(self.model, [&](const std::string& name, auto values, int rank) {
-      visitor(name, name == "item_embeddings.weight" ? values.slice_rows(1, values.rows()) : values.slice_rows(0, values.rows()), rank);
+      visitor(
+          name,
+          name == "item_embeddings.weight" ? values.slice_rows(1, values.rows()) : values.slice_rows(0, values.rows()),
+          rank);
     });
   }
   Model model;
 };
 
-/// Losses and gradients of a training pass with dropout against central differences. Where an objective projects the centers,
-/// only the part of their gradient that is tangential to the sphere can show.
+/// Losses and gradients of a training pass with dropout against central differences. Where an objective projects the
+/// centers, only the part of their gradient that is tangential to the sphere can show.
 template <class Model>
 void check_pass(Model& model, bool projects, const std::function<void(Model&)>& configure) {
   configure(model);
@@ -553,9 +578,12 @@ void check_objective(const std::string& name, el::Pooling pooling, bool projects
 
 TEST_CASE_TEMPLATE("gradients of next-item objectives", B, EVERY_BACKEND) {
   using Model = EveryObjective<B>;
-  check_objective<B>("bce", el::Pooling::mean, false, [](Model& m) { m.template objective<el::NextItemBce>().weight = 0.7; });
-  check_objective<B>("bpr", el::Pooling::mean, false, [](Model& m) { m.template objective<el::NextItemBpr>().weight = 1.3; });
-  check_objective<B>("softmax", el::Pooling::mean, false, [](Model& m) { m.template objective<el::NextItemSoftmax>().weight = 0.7; });
+  check_objective<B>("bce", el::Pooling::mean, false,
+                     [](Model& m) { m.template objective<el::NextItemBce>().weight = 0.7; });
+  check_objective<B>("bpr", el::Pooling::mean, false,
+                     [](Model& m) { m.template objective<el::NextItemBpr>().weight = 1.3; });
+  check_objective<B>("softmax", el::Pooling::mean, false,
+                     [](Model& m) { m.template objective<el::NextItemSoftmax>().weight = 0.7; });
 }
 
 TEST_CASE_TEMPLATE("gradients of sequence contrast", B, EVERY_BACKEND) {
@@ -563,8 +591,11 @@ TEST_CASE_TEMPLATE("gradients of sequence contrast", B, EVERY_BACKEND) {
     for (const auto prototype : {el::Prototype::shift, el::Prototype::concat}) {
       for (const bool masking : {false, true}) {
         check_objective<B>("sequence contrast", pooling, false, [&](auto& m) {
-          m.template objective<el::SequenceContrast>() = {.weight = 0.6, .temperature = 2.0, .prototype = prototype,
-                                                          .pooling = pooling, .mask_false_negatives = masking};
+          m.template objective<el::SequenceContrast>() = {.weight = 0.6,
+                                                          .temperature = 2.0,
+                                                          .prototype = prototype,
+                                                          .pooling = pooling,
+                                                          .mask_false_negatives = masking};
         });
       }
     }
@@ -587,8 +618,11 @@ TEST_CASE_TEMPLATE("gradients of intent contrast", B, EVERY_BACKEND) {
     for (const bool share : {false, true}) {
       for (const bool masking : {false, true}) {
         check_objective<B>("intent contrast", pooling, true, [&](auto& m) {
-          m.template objective<el::IntentContrast>() = {.weight = 0.8, .temperature = 2.0, .pooling = pooling,
-                                                        .mask_false_negatives = masking, .share_views = share};
+          m.template objective<el::IntentContrast>() = {.weight = 0.8,
+                                                        .temperature = 2.0,
+                                                        .pooling = pooling,
+                                                        .mask_false_negatives = masking,
+                                                        .share_views = share};
         });
       }
     }
@@ -641,13 +675,15 @@ TEST_CASE_TEMPLATE("next-item losses equal their formulas, under both paddings",
     CHECK(losses.total == doctest::Approx((bce + bpr + softmax) / n).epsilon(1e-12));
     with_dropout.push_back(pass.run(batches, 9, 1, true).total);
     CHECK(std::abs(with_dropout.back() - losses.total) > 1e-6);
-    CHECK(with_dropout.back() == doctest::Approx(with_dropout.front()).epsilon(1e-12));  // the same bits under both paddings
+    CHECK(with_dropout.back() ==
+          doctest::Approx(with_dropout.front()).epsilon(1e-12));  // the same bits under both paddings
   }
 }
 
 TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right", B, EVERY_BACKEND) {
   const B backend;
-  const el::TransformerEncoder<el::Dynamic, B> encoder(backend, {.hidden = hidden, .layers = 1, .heads = 2, .max_length = max_length, .deviation = 0.3});
+  const el::TransformerEncoder<el::Dynamic, B> encoder(
+      backend, {.hidden = hidden, .layers = 1, .heads = 2, .max_length = max_length, .deviation = 0.3});
   const el::LearnableClusters<el::Dynamic, el::Dynamic, B> clusters(backend, intents, hidden);
   const auto run = [&]<class Model>(Model model, std::size_t terms) {
     const auto losses = el::TrainingPass<Model>(model).run(random_batches<Model>(el::Padding::masked), 0, 0);
@@ -663,7 +699,8 @@ TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right",
 
 // ---- clusters -----------------------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("k_means finds separable blobs", B, el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>) {
+TEST_CASE_TEMPLATE("k_means finds separable blobs", B, el::BasicReference<double>, el::BasicCpu<double>,
+                   el::BasicCpu<float>) {
   using T = typename B::Scalar;
   const B backend;
   const Index per_blob = 40;
@@ -672,7 +709,8 @@ TEST_CASE_TEMPLATE("k_means finds separable blobs", B, el::BasicReference<double
   for (Index i = 0; i < points.rows(); ++i) {
     points.view()(i, i % 3) += T(4);
     for (Index c = 0; c < 5; ++c) {
-      means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)] += static_cast<double>(points.view()(i, c)) / per_blob;
+      means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)] +=
+          static_cast<double>(points.view()(i, c)) / per_blob;
     }
   }
   el::Matrix<B> centers(backend, 3, 5);
@@ -680,7 +718,8 @@ TEST_CASE_TEMPLATE("k_means finds separable blobs", B, el::BasicReference<double
   double expected = 0;
   for (Index i = 0; i < points.rows(); ++i) {
     for (Index c = 0; c < 5; ++c) {
-      const double gap = static_cast<double>(points.view()(i, c)) - means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)];
+      const double gap = static_cast<double>(points.view()(i, c)) -
+                         means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)];
       expected += gap * gap;
     }
   }
@@ -719,7 +758,8 @@ TEST_CASE("k_means gives the same bits for any number of threads") {
     const el::Cpu backend({.threads = threads});
     const auto points = random_matrix(backend, 4, 1500, 8);
     el::Matrix<el::Cpu> centers(backend, 20, 8);
-    const double inertia = el::k_means<el::Cpu>(backend, points.view(), {.iterations = 5, .restarts = 2}, centers.view());
+    const double inertia =
+        el::k_means<el::Cpu>(backend, points.view(), {.iterations = 5, .restarts = 2}, centers.view());
     found.push_back(el::test::to_host(backend, centers.view()));
     found.back().push_back(inertia);
   }
@@ -756,11 +796,13 @@ TEST_CASE("wrong options say what is expected") {
   CHECK(model({.heads = 3}) == "heads: found 3, expected a divisor of the hidden size 8");
   CHECK(model({.dropout = 1.0}) == "dropout: found 1, expected a value in [0, 1)");
   CHECK(model({.temperature = 0}) == "temperature: found 0, expected a positive number");
-  CHECK(failure([] { static_cast<void>(el::preset("books")); }) == "preset: found 'books', expected beauty, sports, toys or yelp");
+  CHECK(failure([] { static_cast<void>(el::preset("books")); }) ==
+        "preset: found 'books', expected beauty, sports, toys or yelp");
 
   CHECK(failure([&] {
           el::SasRecWithClusters<el::Reference> one(
-              backend, items, {backend, {.hidden = hidden, .layers = 0, .max_length = max_length}}, {backend, 1, hidden});
+              backend, items, {backend, {.hidden = hidden, .layers = 0, .max_length = max_length}},
+              {backend, 1, hidden});
           one.objective<el::ClusterLoss>().pairs = el::CenterPairs::distinct;
           el::TrainingPass<decltype(one)>(one).run(random_batches<decltype(one)>(el::Padding::masked), 0, 0);
         }) == "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");

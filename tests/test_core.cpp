@@ -1,5 +1,3 @@
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -9,6 +7,8 @@
 #include <string>
 #include <type_traits>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 #include "elcrec/backend/cpu/dropout_factors.hpp"
 #include "elcrec/backend/host_buffer.hpp"
@@ -31,7 +31,8 @@ using el::ItemId;
 TEST_CASE("philox gives the published known answers") {
   static_assert(el::philox({0, 0, 0, 0}, 0, 0) == el::PhiloxBlock{0x6627e8d5, 0xe169c58d, 0xbc57ac4c, 0x9b00dbd8});
   constexpr std::uint32_t ones = 0xffffffff;
-  CHECK(el::philox({ones, ones, ones, ones}, ones, ones) == el::PhiloxBlock{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
+  CHECK(el::philox({ones, ones, ones, ones}, ones, ones) ==
+        el::PhiloxBlock{0x408f276d, 0x41c83b0e, 0xa20bc7c6, 0x6d5451fd});
   CHECK(el::philox({0x243f6a88, 0x85a308d3, 0x13198a2e, 0x03707344}, 0xa4093822, 0x299f31d0) ==
         el::PhiloxBlock{0xd16cfe09, 0x94fdcceb, 0x5001e420, 0x24126ea1});
 }
@@ -115,7 +116,8 @@ TEST_CASE("engines of other subsequences, steps, tensors and seeds differ") {
     std::generate(values.begin(), values.end(), std::ref(random));
     return values;
   };
-  const std::vector<std::vector<std::uint32_t>> all{draws({}, 0), draws({}, 1), draws({.seed = 1}, 0), draws({.seed = std::uint64_t{1} << 32}, 0),
+  const std::vector<std::vector<std::uint32_t>> all{draws({}, 0),          draws({}, 1),
+                                                    draws({.seed = 1}, 0), draws({.seed = std::uint64_t{1} << 32}, 0),
                                                     draws({.step = 1}, 0), draws({.tensor = 1}, 0)};
   std::set<std::uint32_t> distinct;
   for (const auto& values : all) {
@@ -189,7 +191,8 @@ TEST_CASE("type lists") {
                                el::TypeList<int, char, double, float, long>>);
   static_assert(std::is_same_v<el::UnionOf<>, el::TypeList<>>);
   std::string sizes;
-  el::TypeList<char, std::int32_t>::for_each([&]<class T>(std::type_identity<T>) { sizes += std::to_string(sizeof(T)); });
+  el::TypeList<char, std::int32_t>::for_each(
+      [&]<class T>(std::type_identity<T>) { sizes += std::to_string(sizeof(T)); });
   CHECK(sizes == "14");
 }
 
@@ -203,7 +206,9 @@ TEST_CASE("a workspace gives memory back by frames and stops growing") {
     return Bytes(static_cast<Index>(bytes), Bytes::Uninitialised{});
   });
   CHECK(workspace.capacity() == 0);
-  const auto aligned = [](const void* p) { return reinterpret_cast<std::uintptr_t>(p) % el::Workspace<Bytes>::alignment == 0; };
+  const auto aligned = [](const void* p) {
+    return reinterpret_cast<std::uintptr_t>(p) % el::Workspace<Bytes>::alignment == 0;
+  };
   const auto pass = [&] {
     const auto frame = workspace.frame();
     auto small = workspace.array<char>(3);
@@ -222,7 +227,8 @@ TEST_CASE("a workspace gives memory back by frames and stops growing") {
     CHECK(aligned(after.data()));
     CHECK(small[2] == 'a');
     CHECK(doubles(99, 32) == 1.0);
-    CHECK(static_cast<const void*>(after.data()) == static_cast<const void*>(doubles.data() + 3304));  // large is given back
+    CHECK(static_cast<const void*>(after.data()) ==
+          static_cast<const void*>(doubles.data() + 3304));  // large is given back
     return small.data();
   };
   const void* first = pass();
@@ -267,14 +273,16 @@ TEST_CASE("a dropout mask keeps the fraction that it scales for") {
   CHECK(std::isfinite(el::DropoutMask({}, almost).scale()));
   for (const double wrong : {1.0, -0.1, 2.0, std::nan("")}) {
     CHECK_THROWS_WITH_AS(static_cast<void>(el::DropoutMask({}, wrong)),
-                         el::message("dropout rate: found ", wrong, ", expected a value in [0, 1)").c_str(), el::ArgumentError);
+                         el::message("dropout rate: found ", wrong, ", expected a value in [0, 1)").c_str(),
+                         el::ArgumentError);
   }
 }
 
 TEST_CASE_TEMPLATE("the cpu's dropout factors are the mask's bits", T, float, double) {
   for (const double rate : {0.0, 0.3, 0.5}) {
     const el::DropoutMask mask({.seed = 0x123456789abcULL, .step = 7, .tensor = 11}, rate);
-    for (const std::uint64_t row : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{12799}, (std::uint64_t{1} << 32) - 1, std::uint64_t{1} << 33}) {
+    for (const std::uint64_t row : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{12799},
+                                    (std::uint64_t{1} << 32) - 1, std::uint64_t{1} << 33}) {
       for (const Index columns : {1, 7, 8, 50, 63, 64, 65, 100, 128, 200, 256}) {
         for (Index first = 0; first < columns; first += el::DropoutMask::group_columns) {
           for (const Index count : {columns - first, std::min<Index>(columns - first, 9)}) {
@@ -362,11 +370,13 @@ TEST_CASE("a batch with paper padding fills every sequence up on the left") {
 
 TEST_CASE("a batch refuses what does not fit together") {
   el::TokenBatch batch;
-  CHECK_THROWS_WITH_AS(batch.start(0, el::Padding::masked), "maximum length: found 0, expected at least 1", el::ArgumentError);
-  batch.start(3, el::Padding::masked);
-  CHECK_THROWS_WITH_AS(batch.add(Ids{1, 2}, Ids{2}), "batch: found 1 targets or negatives for 2 items, expected as many or none", el::ArgumentError);
-  CHECK_THROWS_WITH_AS(batch.add(Ids{1, 2}, Ids{2, 3}, Ids{1, 2, 3}), "batch: found 3 targets or negatives for 2 items, expected as many or none",
+  CHECK_THROWS_WITH_AS(batch.start(0, el::Padding::masked), "maximum length: found 0, expected at least 1",
                        el::ArgumentError);
+  batch.start(3, el::Padding::masked);
+  CHECK_THROWS_WITH_AS(batch.add(Ids{1, 2}, Ids{2}),
+                       "batch: found 1 targets or negatives for 2 items, expected as many or none", el::ArgumentError);
+  CHECK_THROWS_WITH_AS(batch.add(Ids{1, 2}, Ids{2, 3}, Ids{1, 2, 3}),
+                       "batch: found 3 targets or negatives for 2 items, expected as many or none", el::ArgumentError);
 }
 
 TEST_CASE("tokens by position") {
@@ -453,7 +463,8 @@ TEST_CASE("a part of a batch is a batch") {
 
 TEST_CASE("require throws the joined message, and builds it only then") {
   CHECK_NOTHROW(el::require(true, "never"));
-  CHECK_THROWS_WITH_AS(el::require(false, "option ", 3, ": found '", "x", "', expected ", 2.5), "option 3: found 'x', expected 2.5", el::ArgumentError);
+  CHECK_THROWS_WITH_AS(el::require(false, "option ", 3, ": found '", "x", "', expected ", 2.5),
+                       "option 3: found 'x', expected 2.5", el::ArgumentError);
   CHECK_THROWS_WITH_AS(el::require<el::FileError>(false, "file f, line ", 4), "file f, line 4", el::FileError);
   CHECK_THROWS_AS(el::require<el::DivergenceError>(false, "NaN"), el::Error);
   static_assert(std::is_base_of_v<el::Error, el::DivergenceError> && std::is_base_of_v<std::runtime_error, el::Error>);

@@ -1,12 +1,12 @@
 // Every value and gradient that the authors' released implementation gives in float64 on small inputs.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/backend/reference.hpp"
@@ -22,7 +22,8 @@ namespace {
 
 std::vector<std::filesystem::path> golden_files() {
   const char* chosen = std::getenv("ELCREC_GOLDEN_DIR");
-  const std::filesystem::path folder = chosen != nullptr ? std::filesystem::path(chosen) : std::filesystem::path(ELCREC_SOURCE_DIR) / "tests/golden";
+  const std::filesystem::path folder =
+      chosen != nullptr ? std::filesystem::path(chosen) : std::filesystem::path(ELCREC_SOURCE_DIR) / "tests/golden";
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() == ".safetensors") {
@@ -114,8 +115,8 @@ struct Golden {
     for (const double v : expected) {
       largest = std::max(largest, std::abs(v));
     }
-    // A key bias moves all scores of a query alike, so its gradient is 0 and the file holds rounding noise (1e-16): compared
-    // with 1, the size of the gradients around it.
+    // A key bias moves all scores of a query alike, so its gradient is 0 and the file holds rounding noise (1e-16):
+    // compared with 1, the size of the gradients around it.
     largest = largest < 1e-12 ? 1 : largest;
     double worst = 0;
     for (std::size_t i = 0; i < expected.size(); ++i) {
@@ -177,7 +178,8 @@ void check_file(const std::filesystem::path& path, const B& backend) {
   golden.check_gradients("rec", pass);
   golden.check_loss("loss.instance_cl", run(0, 1, 0, 0).total);
   golden.check_gradients("instance_cl", pass);
-  const double cluster = golden.file.template read<double>("loss.cluster_sample").at(0) + golden.file.template read<double>("loss.cluster_center").at(0);
+  const double cluster = golden.file.template read<double>("loss.cluster_sample").at(0) +
+                         golden.file.template read<double>("loss.cluster_center").at(0);
   CHECK(std::abs(run(0, 0, 1, 0).total - cluster) < golden.tolerance * std::abs(cluster));
   golden.check_gradients("cluster", pass);
   golden.check_loss("loss.intent_cl", run(0, 0, 0, 1).total);
@@ -211,7 +213,8 @@ void check_file(const std::filesystem::path& path, const B& backend) {
 
 TEST_CASE("there are golden files") { CHECK_FALSE(golden_files().empty()); }
 
-TEST_CASE_TEMPLATE("golden values", B, el::BasicReference<double>, el::BasicCpu<double>, el::BasicReference<float>, el::BasicCpu<float>) {
+TEST_CASE_TEMPLATE("golden values", B, el::BasicReference<double>, el::BasicCpu<double>, el::BasicReference<float>,
+                   el::BasicCpu<float>) {
   for (const auto& path : golden_files()) {
     check_file(path, B());
   }

@@ -1,6 +1,4 @@
 // Recommending: against a direct computation, from many threads, without allocating, and with bad input.
-#include <doctest/doctest.h>
-
 #include <algorithm>
 #include <atomic>
 #include <cstdlib>
@@ -9,6 +7,8 @@
 #include <string>
 #include <thread>
 #include <vector>
+
+#include <doctest/doctest.h>
 
 #include "elcrec/elcrec.hpp"
 
@@ -19,7 +19,8 @@ namespace {
 std::atomic<long> allocations{0};
 }
 
-// Every form of new ends here. GCC takes the pairing of malloc and free for a mismatch when it sees only one of the two.
+// Every form of new ends here. GCC takes the pairing of malloc and free for a mismatch when it sees only one of the
+// two.
 #pragma GCC diagnostic ignored "-Wmismatched-new-delete"
 void* operator new(std::size_t n) {
   ++allocations;
@@ -46,7 +47,8 @@ namespace {
 using Model = el::ELCRec<el::Cpu>;
 
 struct Fixture {
-  el::LeaveOneOut split = el::leave_one_out(el::make_synthetic({.users = 120, .items = 90, .intents = 4, .mean_length = 10}).data);
+  el::LeaveOneOut split =
+      el::leave_one_out(el::make_synthetic({.users = 120, .items = 90, .intents = 4, .mean_length = 10}).data);
   Model model = make();
   el::Recommender<Model> recommender{model};
 
@@ -57,7 +59,9 @@ struct Fixture {
     o.hidden = 16;
     o.intents = 5;
     Model m(o, el::Cpu({.threads = 1}));
-    el::Trainer(m, el::Adam{.learning_rate = 3e-3}, {.epochs = 3, .batch_size = 32, .k_means = {.iterations = 3, .restarts = 1}}).fit(split);
+    el::Trainer(m, el::Adam{.learning_rate = 3e-3},
+                {.epochs = 3, .batch_size = 32, .k_means = {.iterations = 3, .restarts = 1}})
+        .fit(split);
     return m;
   }
 };
@@ -141,8 +145,9 @@ TEST_CASE_FIXTURE(Fixture, "many threads get the answers of one") {
       el::Recommender<Model>::Scratch scratch;
       for (Index i = 0; i < split.user_count(); ++i) {
         const auto user = static_cast<std::size_t>((i * (2 * t + 1)) % split.user_count());
-        const bool same = items_of(recommender.recommend(split.items(static_cast<Index>(user)), 7, scratch)) == expected[user] &&
-                          recommender.intent(split.items(static_cast<Index>(user)), scratch).intent == intents[user].intent;
+        const bool same =
+            items_of(recommender.recommend(split.items(static_cast<Index>(user)), 7, scratch)) == expected[user] &&
+            recommender.intent(split.items(static_cast<Index>(user)), scratch).intent == intents[user].intent;
         wrong += same ? 0 : 1;
       }
     });
@@ -183,11 +188,13 @@ TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised m
     for (Index j = 0; j < 5; ++j) {
       double length = 0;
       for (Index c = 0; c < 16; ++c) {
-        length += static_cast<double>(model.clusters.centers()(j, c)) * static_cast<double>(model.clusters.centers()(j, c));
+        length +=
+            static_cast<double>(model.clusters.centers()(j, c)) * static_cast<double>(model.clusters.centers()(j, c));
       }
       double square = 0;
       for (Index c = 0; c < 16; ++c) {
-        const double gap = static_cast<double>(h[static_cast<std::size_t>(c)]) - static_cast<double>(model.clusters.centers()(j, c)) / std::sqrt(length);
+        const double gap = static_cast<double>(h[static_cast<std::size_t>(c)]) -
+                           static_cast<double>(model.clusters.centers()(j, c)) / std::sqrt(length);
         square += gap * gap;
       }
       distances.push_back(std::sqrt(square));
@@ -206,10 +213,14 @@ TEST_CASE_FIXTURE(Fixture, "bad input is named") {
   const std::vector<el::ItemId> unknown{1, 91};
   const std::vector<el::ItemId> padding{0};
   const std::vector<el::ItemId> good{1};
-  CHECK(error_of([&] { (void)recommender.recommend(none, 5, scratch); }) == "history: found no items, expected at least one");
-  CHECK(error_of([&] { (void)recommender.recommend(unknown, 5, scratch); }) == "history: found item 91, expected 1 to 90");
-  CHECK(error_of([&] { (void)recommender.recommend(padding, 5, scratch); }) == "history: found item 0, expected 1 to 90");
-  CHECK(error_of([&] { (void)recommender.recommend(good, 0, scratch); }) == "recommend: found k = 0, expected at least 1");
+  CHECK(error_of([&] { (void)recommender.recommend(none, 5, scratch); }) ==
+        "history: found no items, expected at least one");
+  CHECK(error_of([&] { (void)recommender.recommend(unknown, 5, scratch); }) ==
+        "history: found item 91, expected 1 to 90");
+  CHECK(error_of([&] { (void)recommender.recommend(padding, 5, scratch); }) ==
+        "history: found item 0, expected 1 to 90");
+  CHECK(error_of([&] { (void)recommender.recommend(good, 0, scratch); }) ==
+        "recommend: found k = 0, expected at least 1");
   CHECK(error_of([&] { (void)recommender.intent(none, scratch); }) == "history: found no items, expected at least one");
   CHECK(recommender.recommend(good, 5, scratch).size() == 5);
 }

@@ -1,14 +1,14 @@
 // Training as a whole: the same bits for any number of threads, resume, early stopping, divergence, checkpoints, log.
-#include <doctest/doctest.h>
-
 #include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json.hpp>
 #include <string>
-#include <unistd.h>
 #include <vector>
+
+#include <doctest/doctest.h>
+#include <nlohmann/json.hpp>
+#include <unistd.h>
 
 #include "elcrec/elcrec.hpp"
 
@@ -19,7 +19,8 @@ using el::Index;
 namespace {
 
 el::LeaveOneOut small_split(std::uint64_t seed = 1) {
-  return el::leave_one_out(el::make_synthetic({.users = 150, .items = 80, .intents = 4, .mean_length = 9, .seed = seed}).data);
+  return el::leave_one_out(
+      el::make_synthetic({.users = 150, .items = 80, .intents = 4, .mean_length = 9, .seed = seed}).data);
 }
 
 el::ELCRecOptions small_options(const el::LeaveOneOut& split, el::Padding padding = el::Padding::masked) {
@@ -33,7 +34,9 @@ el::ELCRecOptions small_options(const el::LeaveOneOut& split, el::Padding paddin
   return o;
 }
 
-el::TrainerOptions small_run(Index epochs = 2) { return {.epochs = epochs, .batch_size = 32, .seed = 5, .k_means = {.iterations = 3, .restarts = 2}}; }
+el::TrainerOptions small_run(Index epochs = 2) {
+  return {.epochs = epochs, .batch_size = 32, .seed = 5, .k_means = {.iterations = 3, .restarts = 2}};
+}
 
 template <class Model>
 std::vector<float> weights(const Model& model) {
@@ -120,7 +123,9 @@ TEST_CASE("an interrupted and resumed run equals an uninterrupted one") {
 
   el::ELCRec<el::Cpu> whole(small_options(split));
   std::vector<double> whole_losses;
-  const auto whole_result = el::Trainer(whole, el::Adam{}, run).fit(split, [&](const el::EpochReport& r) { whole_losses.push_back(r.losses.total); });
+  const auto whole_result = el::Trainer(whole, el::Adam{}, run).fit(split, [&](const el::EpochReport& r) {
+    whole_losses.push_back(r.losses.total);
+  });
   CHECK(whole_result.end == el::FitResult::End::epochs_done);
 
   // Stopped inside the second epoch: the flag turns true after some steps, seen through a stop that counts them down.
@@ -154,7 +159,9 @@ TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
   auto run = small_run(3);
   el::ELCRec<el::Cpu> whole(small_options(split));
   std::vector<double> whole_losses;
-  el::Trainer(whole, el::Adam{}, run).fit(split, [&](const el::EpochReport& r) { whole_losses.push_back(r.losses.total); });
+  el::Trainer(whole, el::Adam{}, run).fit(split, [&](const el::EpochReport& r) {
+    whole_losses.push_back(r.losses.total);
+  });
 
   // Batches of 32 of 150 users: five steps an epoch. Stop after each possible step of the first epoch in turn.
   run.checkpoint = folder.path / "model.safetensors";
@@ -163,7 +170,9 @@ TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
     using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Cpu>, el::NoClusters<el::Cpu>, Countdown>;
     const auto make = [&] {
       const el::Cpu cpu;
-      return Model(cpu, split.item_count(), el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = 16, .layers = 1, .max_length = 12}), {});
+      return Model(cpu, split.item_count(),
+                   el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = 16, .layers = 1, .max_length = 12}),
+                   {});
     };
     Model reference = make();
     el::Trainer(reference, el::Adam{}, small_run(3)).fit(split);
@@ -189,7 +198,10 @@ TEST_CASE("training stops early and keeps the best weights") {
   auto run = small_run(40);
   run.patience = 2;
   std::vector<double> ndcg;
-  const auto result = el::Trainer(model, el::Adam{.learning_rate = 0.05}, run).fit(split, [&](const el::EpochReport& r) { ndcg.push_back(r.valid.ndcg(20)); });
+  const auto result =
+      el::Trainer(model, el::Adam{.learning_rate = 0.05}, run).fit(split, [&](const el::EpochReport& r) {
+        ndcg.push_back(r.valid.ndcg(20));
+      });
   CHECK(result.end == el::FitResult::End::early_stop);
   CHECK(result.epochs == result.best_epoch + 2);
   CHECK(result.best_ndcg == *std::max_element(ndcg.begin(), ndcg.end()));
@@ -230,8 +242,11 @@ TEST_CASE("wrong options say what is wrong") {
   o = small_options(split);
   o.items = 10;
   el::ELCRec<el::Cpu> few(o);
-  CHECK(error_of([&] { el::Trainer(few, el::Adam{}, small_run()).fit(split); }).find("expected at most the model's 10") != std::string::npos);
-  CHECK(error_of([&] { el::Trainer(few, el::Adam{.learning_rate = -1}, small_run()); }) == "learning rate: found -1, expected a positive number");
+  CHECK(error_of([&] {
+          el::Trainer(few, el::Adam{}, small_run()).fit(split);
+        }).find("expected at most the model's 10") != std::string::npos);
+  CHECK(error_of([&] { el::Trainer(few, el::Adam{.learning_rate = -1}, small_run()); }) ==
+        "learning rate: found -1, expected a positive number");
   CHECK(error_of([&] { el::Trainer(few, el::Adam{}, {.epochs = 0}); }) == "epochs: found 0, expected at least 1");
 }
 
@@ -276,13 +291,17 @@ TEST_CASE("a checkpoint brings back the model, its options and the item ids") {
       rewritten("");
       writer.add<el::Cpu, float>(model.backend(), "surprise", {32}, wrong);
       writer.write(path);
-      CHECK(error_of([&] { (void)el::load_elcrec<el::Cpu>(path); }).find("found tensor 'surprise', expected only the model's parameters") != std::string::npos);
+      CHECK(error_of([&] {
+              (void)el::load_elcrec<el::Cpu>(path);
+            }).find("found tensor 'surprise', expected only the model's parameters") != std::string::npos);
     }
     SUBCASE("mis-shaped") {
       rewritten("LayerNorm.bias");
       writer.add<el::Cpu, float>(model.backend(), "LayerNorm.bias", {32}, wrong);
       writer.write(path);
-      CHECK(error_of([&] { (void)el::load_elcrec<el::Cpu>(path); }).find("tensor 'LayerNorm.bias': found F32 [32], expected shape F32 [16]") != std::string::npos);
+      CHECK(error_of([&] {
+              (void)el::load_elcrec<el::Cpu>(path);
+            }).find("tensor 'LayerNorm.bias': found F32 [32], expected shape F32 [16]") != std::string::npos);
     }
     SUBCASE("NaN") {
       rewritten("LayerNorm.bias");
@@ -298,14 +317,17 @@ TEST_CASE("a checkpoint brings back the model, its options and the item ids") {
       rewritten("");
       writer.metadata("heads", "three");
       writer.write(path);
-      CHECK(error_of([&] { (void)el::load_elcrec<el::Cpu>(path); }).find("heads: found 'three', expected a whole number") != std::string::npos);
+      CHECK(error_of([&] {
+              (void)el::load_elcrec<el::Cpu>(path);
+            }).find("heads: found 'three', expected a whole number") != std::string::npos);
     }
   }
 
   SUBCASE("a file without training state does not resume") {
     el::ELCRec<el::Cpu> other(o);
     el::Trainer trainer(other, el::Adam{}, small_run());
-    CHECK(error_of([&] { trainer.resume(path); }).find("expected a checkpoint with training state") != std::string::npos);
+    CHECK(error_of([&] { trainer.resume(path); }).find("expected a checkpoint with training state") !=
+          std::string::npos);
   }
 }
 
@@ -322,13 +344,15 @@ TEST_CASE("the run log has one JSON line an epoch") {
   for (std::string line; std::getline(in, line);) {
     const auto json = nlohmann::json::parse(line);
     CHECK(json.at("epoch") == ++lines);
-    for (const char* key : {"loss", "next_item", "sequence_contrast", "cluster", "intent_contrast", "train_seconds", "users_per_second", "rss_mb"}) {
+    for (const char* key : {"loss", "next_item", "sequence_contrast", "cluster", "intent_contrast", "train_seconds",
+                            "users_per_second", "rss_mb"}) {
       CHECK(json.at(key).is_number());
     }
     CHECK(json.at("valid").at("NDCG@20").is_number());
   }
   CHECK(lines == 3);
-  CHECK(error_of([&] { el::RunLog log(folder.path / "nowhere" / "log.jsonl"); }).find("cannot be opened") != std::string::npos);
+  CHECK(error_of([&] { el::RunLog log(folder.path / "nowhere" / "log.jsonl"); }).find("cannot be opened") !=
+        std::string::npos);
 }
 
 TEST_CASE("evaluation ranks as a direct sort does, under both protocols and paddings") {
@@ -358,7 +382,8 @@ TEST_CASE("evaluation ranks as a direct sort does, under both protocols and padd
         }
         const auto target = static_cast<std::size_t>(split.target(user, el::Split::test));
         const auto above = std::count_if(scores.begin(), scores.end(), [&](double s) { return s > scores[target]; });
-        CHECK(std::abs(metrics.ranks()[static_cast<std::size_t>(user)] - above) <= 1);  // float against double near ties
+        CHECK(std::abs(metrics.ranks()[static_cast<std::size_t>(user)] - above) <=
+              1);  // float against double near ties
       }
     }
   }

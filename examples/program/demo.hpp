@@ -63,8 +63,8 @@ class Demo {
   [[nodiscard]] Setting made_up() const {
     auto made = elcrec::make_synthetic({.seed = seed_});
     Setting setting{.split = elcrec::leave_one_out(std::move(made.data)), .planted = std::move(made.user_intent)};
-    // The paper's cluster loss sees the mean user only and recovers the planted intents half as well (NMI 0.4 to 0.55
-    // instead of 0.88 to 0.92). 2,000 users are few: small batches and little dropout.
+    // 2,000 users are few: small batches and little dropout. The paper's cluster loss sees only the mean user; with the
+    // nearest center instead the planted intents are recovered better (NMI over three seeds 0.81 to 0.86, not 0.60 to 0.76).
     setting.model.intents = 8;
     setting.model.assignment = elcrec::Assignment::nearest;
     setting.model.sequence_weight = 0.05;

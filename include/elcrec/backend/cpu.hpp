@@ -22,8 +22,8 @@ struct CpuOptions {
   Index slices = 8;
 };
 
-/// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. Parallel regions of one
-/// pool must not overlap; operations on lanes of one's own (`Lane lane;`) are free of the pool and of each other.
+/// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. Parallel regions of
+/// one pool must not overlap; operations on lanes of one's own (`Lane lane;`) are free of the pool and of each other.
 template <class T>
 class BasicCpu {
  public:
@@ -61,7 +61,8 @@ class BasicCpu {
     state_->pool.run(count, [&](Index worker, Index i) { f(state_->lanes[static_cast<std::size_t>(worker)], i); });
   }
 
-  /// f(lane, begin, end) for blocks of `grain` that cover [0, count), in any order. The blocks do not depend on `threads`.
+  /// f(lane, begin, end) for blocks of `grain` that cover [0, count), in any order. The blocks do not depend on
+  /// `threads`.
   template <class F>
   void parallel_blocks(Index count, Index grain, F&& f) const {
     parallel_for((count + grain - 1) / grain,

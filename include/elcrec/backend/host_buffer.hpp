@@ -28,7 +28,7 @@ class HostBuffer {
     }
   }
   HostBuffer(Index n, Uninitialised)
-      : data_(static_cast<T*>(::operator new(static_cast<std::size_t>(n) * sizeof(T), std::align_val_t{alignment}))),
+      : data_(static_cast<T*>(::operator new (static_cast<std::size_t>(n) * sizeof(T), std::align_val_t{alignment}))),
         size_(n) {}
   HostBuffer(const HostBuffer& other) : HostBuffer(other.size_, Uninitialised{}) {
     std::copy_n(other.data(), size_, data());
@@ -47,7 +47,7 @@ class HostBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete(p, std::align_val_t{alignment}); }
+    void operator()(T* p) const { ::operator delete (p, std::align_val_t{alignment}); }
   };
   std::unique_ptr<T, Free> data_;
   Index size_ = 0;

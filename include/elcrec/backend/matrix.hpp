@@ -5,7 +5,8 @@
 
 namespace elcrec {
 
-/// A row-major matrix in a backend's memory, zero at first. Extents are fixed at compile time or Dynamic. Copies are deep.
+/// A row-major matrix in a backend's memory, zero at first. Extents are fixed at compile time or Dynamic. Copies are
+/// deep.
 template <class B, Index Rows = Dynamic, Index Cols = Dynamic>
 class Matrix {
  public:

@@ -19,9 +19,9 @@ struct KMeansOptions {
   std::uint64_t seed = 0;
 };
 
-/// Lloyd's algorithm: centers (K, D) of the rows of points (N, D), the best of several random starts by the sum of squared
-/// distances, which is returned. A start takes K distinct points; a cluster that loses all points takes the point
-/// farthest from its center. Throws when K > N. Same result for any number of threads.
+/// Lloyd's algorithm: centers (K, D) of the rows of points (N, D), the best of several random starts by the sum of
+/// squared distances, which is returned. A start takes K distinct points; a cluster that loses all points takes the
+/// point farthest from its center. Throws when K > N. Same result for any number of threads.
 template <Backend B>
 double k_means(const B& backend, MatrixView<const typename B::Scalar> points, const KMeansOptions& options,
                MatrixView<typename B::Scalar> centers) {
@@ -87,7 +87,8 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
 
   Lane lane;
   for (int restart = 0; restart < options.restarts; ++restart) {
-    RandomEngine random({options.seed, static_cast<std::uint32_t>(restart), static_cast<std::uint32_t>(RandomTensor::k_means)});
+    RandomEngine random(
+        {options.seed, static_cast<std::uint32_t>(restart), static_cast<std::uint32_t>(RandomTensor::k_means)});
     std::vector<Index> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), Index{0});
     random.shuffle(std::span(order));

@@ -9,8 +9,9 @@
 
 namespace elcrec {
 
-/// The K latent intents: cluster centers c_j that are parameters of the model and live on the unit sphere. The optimizer
-/// may leave the sphere; `project` brings the centers back, as the released code does, before a term that asks for it.
+/// The K latent intents: cluster centers c_j that are parameters of the model and live on the unit sphere. The
+/// optimizer may leave the sphere; `project` brings the centers back, as the released code does, before a term that
+/// asks for it.
 template <Index K, Index D, Backend B>
 class LearnableClusters {
  public:

@@ -59,12 +59,13 @@ concept Gelu = requires(L lane, In<L> x, Out<L> y) {
 };
 
 template <class L>
-concept Dropout =
-    requires(L lane, const TokenView& tokens, const DropoutMask& mask, Out<L> y) { lane.dropout(tokens, mask, y); };
+concept Dropout = requires(L lane, const TokenView& tokens, const DropoutMask& mask, Out<L> y) {
+  lane.dropout(tokens, mask, y);
+};
 
 template <class L>
-concept Attention = requires(L lane, const TokenView& tokens, Index heads, AttentionMask visible, const DropoutMask& mask,
-                             In<L> x, Out<L> y) {
+concept Attention = requires(L lane, const TokenView& tokens, Index heads, AttentionMask visible,
+                             const DropoutMask& mask, In<L> x, Out<L> y) {
   lane.attention(tokens, heads, visible, mask, x, y, y);
   lane.attention_backward(tokens, heads, visible, mask, x, x, x, y);
 };
@@ -81,15 +82,14 @@ concept Pooling = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y) {
 };
 
 template <class L>
-concept RowSelection =
-    requires(L lane, const TokenView& tokens, In<L> x, Out<L> y, std::span<const std::int32_t> ids,
-             std::span<std::int32_t> out, Write write) {
-      lane.nearest(x, x, out);
-      lane.gather_rows(x, ids, y, write);
-      lane.scatter_add_rows(x, ids, y);
-      lane.gather_ids(ids, ids, out);
-      lane.expand_ids(tokens, ids, out);
-    };
+concept RowSelection = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y, std::span<const std::int32_t> ids,
+                                std::span<std::int32_t> out, Write write) {
+  lane.nearest(x, x, out);
+  lane.gather_rows(x, ids, y, write);
+  lane.scatter_add_rows(x, ids, y);
+  lane.gather_ids(ids, ids, out);
+  lane.expand_ids(tokens, ids, out);
+};
 
 template <class L>
 concept NextItemLosses = requires(L lane, const TokenView& tokens, typename L::Scalar a, In<L> x, Out<L> y,
@@ -109,7 +109,9 @@ concept ContrastiveLosses = requires(L lane, typename L::Scalar a, In<L> x, Out<
 
 template <class L>
 concept AdamUpdate = requires(L lane, const AdamStep& step, std::span<const typename L::Scalar> g,
-                              std::span<typename L::Scalar> p) { lane.adam(step, p, g, p, p); };
+                              std::span<typename L::Scalar> p) {
+  lane.adam(step, p, g, p, p);
+};
 
 template <class L>
 concept Ranking = requires(L lane, const RankingRule& rule, In<L> x, std::span<const ItemId> ids,
@@ -123,14 +125,15 @@ concept Ranking = requires(L lane, const RankingRule& rule, In<L> x, std::span<c
 
 /// Runs operations on one piece of a batch: a thread of the CPU, a stream of a GPU. ReferenceLane specifies each one.
 template <class L>
-concept BackendLane =
-    operation::Elementwise<L> && operation::Products<L> && operation::Embedding<L> && operation::LayerNorm<L> &&
-    operation::Gelu<L> && operation::Dropout<L> && operation::Attention<L> && operation::Pooling<L> &&
-    operation::RowSelection<L> && operation::NextItemLosses<L> && operation::ContrastiveLosses<L> &&
-    operation::AdamUpdate<L> && operation::Ranking<L> && requires(L lane) { lane.workspace().frame(); };
+concept BackendLane = operation::Elementwise<L> && operation::Products<L> && operation::Embedding<L> &&
+    operation::LayerNorm<L> && operation::Gelu<L> && operation::Dropout<L> && operation::Attention<L> &&
+    operation::Pooling<L> && operation::RowSelection<L> && operation::NextItemLosses<L> &&
+    operation::ContrastiveLosses<L> && operation::AdamUpdate<L> && operation::Ranking<L> && requires(L lane) {
+  lane.workspace().frame();
+};
 
-/// For authors of backends: `static_assert(check_lane<MyLane>())` names each group of operations that a lane lacks, where the
-/// concept alone would only say that it is not satisfied.
+/// For authors of backends: `static_assert(check_lane<MyLane>())` names each group of operations that a lane lacks,
+/// where the concept alone would only say that it is not satisfied.
 template <class L>
 consteval bool check_lane() {
   static_assert(operation::Elementwise<L>, "the lane lacks operations of operation::Elementwise");
@@ -152,20 +155,19 @@ consteval bool check_lane() {
 /// Owns memory and the way work is spread: what a component is written against.
 template <class B>
 concept Backend = std::copy_constructible<B> && BackendLane<typename B::Lane> &&
-                  requires(const B& backend, Index n, const TokenView& tokens, std::span<const float> from,
-                           std::span<float> to) {
-                    typename B::Scalar;
-                    typename B::Workspace;
-                    typename B::RowScatter;
-                    { backend.slices() } -> std::convertible_to<Index>;
-                    { backend.shard_tokens() } -> std::convertible_to<Index>;
-                    { backend.threads() } -> std::convertible_to<Index>;
-                    { backend.stage(tokens) } -> std::convertible_to<TokenView>;
-                    backend.template copy<float>(from, to);
-                    backend.make_workspace();
-                    backend.template allocate<typename B::Scalar>(n);
-                    backend.parallel_for(n, [](typename B::Lane&, Index) {});
-                    backend.parallel_blocks(n, n, [](typename B::Lane&, Index, Index) {});
-                  };
+    requires(const B& backend, Index n, const TokenView& tokens, std::span<const float> from, std::span<float> to) {
+  typename B::Scalar;
+  typename B::Workspace;
+  typename B::RowScatter;
+  { backend.slices() } -> std::convertible_to<Index>;
+  { backend.shard_tokens() } -> std::convertible_to<Index>;
+  { backend.threads() } -> std::convertible_to<Index>;
+  { backend.stage(tokens) } -> std::convertible_to<TokenView>;
+  backend.template copy<float>(from, to);
+  backend.make_workspace();
+  backend.template allocate<typename B::Scalar>(n);
+  backend.parallel_for(n, [](typename B::Lane&, Index) {});
+  backend.parallel_blocks(n, n, [](typename B::Lane&, Index, Index) {});
+};
 
 }  // namespace elcrec

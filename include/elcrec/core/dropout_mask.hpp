@@ -11,11 +11,12 @@
 namespace elcrec {
 
 /// Which elements a dropout keeps, as a pure function of (stream, row, column): a backward pass asks again instead of
-/// storing a mask, and every backend gives the same answer. 16 random bits decide an element; kept elements are scaled by
-/// the inverse of the exact probability of being kept.
+/// storing a mask, and every backend gives the same answer. 16 random bits decide an element; kept elements are scaled
+/// by the inverse of the exact probability of being kept.
 ///
-/// A row takes its bits in groups of 64 columns and 8 Philox blocks. Column 32 h + 8 w + i of a group looks at half h of
-/// word w of block i: with eight blocks side by side in vector registers, eight neighbouring columns are one register.
+/// A row takes its bits in groups of 64 columns and 8 Philox blocks. Column 32 h + 8 w + i of a group looks at half h
+/// of word w of block i: with eight blocks side by side in vector registers, eight neighbouring columns are one
+/// register.
 struct DropoutMask {
   static constexpr std::uint32_t resolution = 1U << 16;
   static constexpr Index group_columns = 64;

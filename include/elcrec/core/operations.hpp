@@ -43,15 +43,17 @@ struct RowContribution {
 /// Which tokens of N samples stand at the same position: entries sorted by position, then by sample. The similarity of
 /// two samples is the sum over their common positions (the dot product of the flattened, zero-padded sequences).
 struct GramIndex {
-  Index samples = 0;    ///< N
-  Index positions = 0;  ///< P
-  bool dense = false;   ///< token(i, p) = i * P + p, and the three lists are empty
-  std::span<const std::int32_t> begins;   ///< (P + 1) entries of position p
-  std::span<const std::int32_t> sample;   ///< sample of an entry
-  std::span<const std::int32_t> token;    ///< token of an entry
+  Index samples = 0;                     ///< N
+  Index positions = 0;                   ///< P
+  bool dense = false;                    ///< token(i, p) = i * P + p, and the three lists are empty
+  std::span<const std::int32_t> begins;  ///< (P + 1) entries of position p
+  std::span<const std::int32_t> sample;  ///< sample of an entry
+  std::span<const std::int32_t> token;   ///< token of an entry
 
   /// Samples of one token each: their similarities are plain dot products of rows.
-  static GramIndex rows(Index n) { return {.samples = n, .positions = 1, .dense = true, .begins = {}, .sample = {}, .token = {}}; }
+  static GramIndex rows(Index n) {
+    return {.samples = n, .positions = 1, .dense = true, .begins = {}, .sample = {}, .token = {}};
+  }
 };
 
 /// How the candidates of a ranking are chosen.

@@ -10,10 +10,10 @@
 
 namespace elcrec {
 
-/// S sequences with T tokens in all, one after the other, without gaps between them (a ragged batch). Every per-token matrix of
-/// the library is (T, columns) in this order. Under Padding::paper each sequence has L tokens, some of them item 0; under
-/// Padding::masked only real tokens are here. Operations need not know which: item 0 is never a key of attention, and
-/// a query without any key attends to its whole sequence.
+/// S sequences with T tokens in all, one after the other, without gaps between them (a ragged batch). Every per-token
+/// matrix of the library is (T, columns) in this order. Under Padding::paper each sequence has L tokens, some of them
+/// item 0; under Padding::masked only real tokens are here. Operations need not know which: item 0 is never a key of
+/// attention, and a query without any key attends to its whole sequence.
 ///
 /// Non-owning. A part of a batch (`sequences`) is a TokenView again.
 struct TokenView {

@@ -36,8 +36,9 @@ struct Union {
 
 template <class... Done, class First, class... Rest, class... Lists>
 struct Union<TypeList<Done...>, TypeList<First, Rest...>, Lists...>
-    : Union<std::conditional_t<TypeList<Done...>::template contains<First>, TypeList<Done...>, TypeList<Done..., First>>,
-            TypeList<Rest...>, Lists...> {};
+    : Union<
+          std::conditional_t<TypeList<Done...>::template contains<First>, TypeList<Done...>, TypeList<Done..., First>>,
+          TypeList<Rest...>, Lists...> {};
 
 template <class... Done, class... Lists>
 struct Union<TypeList<Done...>, TypeList<>, Lists...> : Union<TypeList<Done...>, Lists...> {};

@@ -61,8 +61,7 @@ class Workspace {
   /// Gives back on destruction what was taken since construction.
   class Frame {
    public:
-    explicit Frame(Workspace& workspace)
-        : workspace_(workspace), chunk_(workspace.chunk_), used_(workspace.used_) {}
+    explicit Frame(Workspace& workspace) : workspace_(workspace), chunk_(workspace.chunk_), used_(workspace.used_) {}
     ~Frame() {
       workspace_.chunk_ = chunk_;
       workspace_.used_ = used_;

@@ -10,7 +10,8 @@
 
 namespace elcrec {
 
-/// What a batch holds besides real items. Both give the same encoder output at real positions, next-item loss and scores.
+/// What a batch holds besides real items. Both give the same encoder output at real positions, next-item loss and
+/// scores.
 enum class Padding {
   paper,  ///< every sequence is filled up to L tokens with item 0 on the left, and padding takes part in means and sums
           ///< over positions, as in the released code
@@ -37,10 +38,12 @@ class TokenBatch {
 
   /// Appends a sequence: its last L items, the last one at position L - 1. Targets and negatives are parallel to the
   /// items, 0 where there is none, or empty. Throws ArgumentError if their number differs from the items'.
-  void add(std::span<const ItemId> items, std::span<const ItemId> targets = {}, std::span<const ItemId> negatives = {}) {
+  void add(std::span<const ItemId> items, std::span<const ItemId> targets = {},
+           std::span<const ItemId> negatives = {}) {
     const Index n = ssize(items);
     for (const Index count : {ssize(targets), ssize(negatives)}) {
-      require(count == 0 || count == n, "batch: found ", count, " targets or negatives for ", n, " items, expected as many or none");
+      require(count == 0 || count == n, "batch: found ", count, " targets or negatives for ", n,
+              " items, expected as many or none");
     }
     has_targets_ = has_targets_ || !targets.empty();
     has_negatives_ = has_negatives_ || !negatives.empty();
@@ -68,7 +71,12 @@ class TokenBatch {
 
   /// Lists the tokens by position, for similarities of flattened sequences.
   void index_positions() {
-    index_ = {.samples = sequences(), .positions = max_length_, .dense = tokens() == sequences() * max_length_, .begins = {}, .sample = {}, .token = {}};
+    index_ = {.samples = sequences(),
+              .positions = max_length_,
+              .dense = tokens() == sequences() * max_length_,
+              .begins = {},
+              .sample = {},
+              .token = {}};
     if (index_.dense) {
       return;
     }
@@ -84,7 +92,8 @@ class TokenBatch {
     std::vector<std::int32_t> next(begins_.begin(), begins_.end() - 1);
     for (std::size_t s = 0; s + 1 < offsets_.size(); ++s) {
       for (std::int32_t t = offsets_[s]; t < offsets_[s + 1]; ++t) {
-        const auto entry = static_cast<std::size_t>(next[static_cast<std::size_t>(positions_[static_cast<std::size_t>(t)])]++);
+        const auto entry =
+            static_cast<std::size_t>(next[static_cast<std::size_t>(positions_[static_cast<std::size_t>(t)])]++);
         samples_[entry] = static_cast<std::int32_t>(s);
         tokens_[entry] = t;
       }

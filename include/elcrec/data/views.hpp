@@ -30,9 +30,9 @@ struct BatchSource {
 /// A way to look at users: makes the sequences that an objective wants encoded. `batch` was started by the caller.
 template <class V>
 concept View = std::default_initializable<V> &&
-               requires(const V& view, const BatchSource& source, std::span<const Index> users, TokenBatch& batch) {
-                 view.build(source, users, batch);
-               };
+    requires(const V& view, const BatchSource& source, std::span<const Index> users, TokenBatch& batch) {
+  view.build(source, users, batch);
+};
 
 /// The training input items[:-3] of each user with its targets items[1:-2] and one sampled negative for each target.
 struct InputView {
@@ -53,8 +53,8 @@ struct InputView {
 /// The paper's random augmentation.
 using CropMaskReorder = RandomView<Crop, Mask, Reorder>;
 
-/// Two augmented versions of each user's training input: sequences [0, B) are the first ones, [B, 2B) the second. The whole
-/// history is augmented, then cut to L, as in the released code. Labels are the users' last target items.
+/// Two augmented versions of each user's training input: sequences [0, B) are the first ones, [B, 2B) the second. The
+/// whole history is augmented, then cut to L, as in the released code. Labels are the users' last target items.
 template <Augmentation A = CropMaskReorder>
 struct AugmentedPair {
   A augmentation{};

@@ -12,8 +12,9 @@ namespace elcrec {
 /// <w, y> with random w. `tokens` is in host memory, `table` in the backend's; `dropout` may be on, its bits are fixed.
 template <SequenceEncoder E>
   requires GradientCheckable<E>
-[[nodiscard]] GradientCheck check_encoder_gradients(const E& encoder, const TokenView& tokens, MatrixView<const double> table,
-                                                    const DropoutBits& dropout = {}, const GradientCheckOptions& options = {},
+[[nodiscard]] GradientCheck check_encoder_gradients(const E& encoder, const TokenView& tokens,
+                                                    MatrixView<const double> table, const DropoutBits& dropout = {},
+                                                    const GradientCheckOptions& options = {},
                                                     const typename E::Backend& backend = typename E::Backend()) {
   using B = typename E::Backend;
   WithInput<E> subject{encoder, {backend, table.rows(), table.cols()}};

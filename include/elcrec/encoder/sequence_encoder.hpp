@@ -15,21 +15,22 @@ namespace elcrec {
 ///
 /// - forward(pass, tokens, table, cache, y): y (T, D) from the item table (V, D); what the backward pass needs goes to
 ///   pass.memory and the cache, which is trivially destructible.
-/// - backward(pass, tokens, cache, dy, gradient, dembedded): adds to `gradient`, an encoder of the same type, and writes
+/// - backward(pass, tokens, cache, dy, gradient, dembedded): adds to `gradient`, an encoder of the same type, and
+/// writes
 ///   the gradient of the item rows that were looked up, (T, D) by token. dy (T, D) may be overwritten.
 /// - both are const: any number of threads may run them, each with a Pass of its own.
 /// - hidden(), max_length(), and visit_parameters as in nn/parameter.hpp.
 template <class E>
-concept SequenceEncoder =
-    Backend<typename E::Backend> && std::copy_constructible<E> && std::is_trivially_destructible_v<typename E::Cache> &&
+concept SequenceEncoder = Backend<typename E::Backend> && std::copy_constructible<E> &&
+    std::is_trivially_destructible_v<typename E::Cache> &&
     requires(const E& encoder, E& gradient, const Pass<typename E::Backend>& pass, const TokenView& tokens,
              typename E::Cache& cache, MatrixView<const typename E::Backend::Scalar> in,
              MatrixView<typename E::Backend::Scalar> out) {
-      { encoder.hidden() } -> std::convertible_to<Index>;
-      { encoder.max_length() } -> std::convertible_to<Index>;
-      encoder.forward(pass, tokens, in, cache, out);
-      encoder.backward(pass, tokens, cache, out, gradient, out);
-      E::visit_parameters(encoder, [](const std::string&, MatrixView<const typename E::Backend::Scalar>, int) {});
-    };
+  { encoder.hidden() } -> std::convertible_to<Index>;
+  { encoder.max_length() } -> std::convertible_to<Index>;
+  encoder.forward(pass, tokens, in, cache, out);
+  encoder.backward(pass, tokens, cache, out, gradient, out);
+  E::visit_parameters(encoder, [](const std::string&, MatrixView<const typename E::Backend::Scalar>, int) {});
+};
 
 }  // namespace elcrec

@@ -95,7 +95,8 @@ class TransformerEncoder {
                 Out dembedded) const {
     for (std::size_t i = layers_.size(); i-- > 0;) {
       auto& into = gradient.layers_[i];
-      layers_[i].feed_forward.backward(pass, feed_forward_site(i), tokens, cache.layers[i].feed_forward, dy, into.feed_forward, dy);
+      layers_[i].feed_forward.backward(pass, feed_forward_site(i), tokens, cache.layers[i].feed_forward, dy,
+                                       into.feed_forward, dy);
       layers_[i].attention.backward(pass, attention_site(i), tokens, cache.layers[i].attention, dy, into.attention, dy);
     }
     pass.lane.dropout(tokens, embedding_mask(pass), dy);
@@ -115,7 +116,9 @@ class TransformerEncoder {
 
  private:
   static constexpr std::uint32_t sites_per_layer = 3;
-  static std::uint32_t attention_site(std::size_t layer) { return 1 + sites_per_layer * static_cast<std::uint32_t>(layer); }
+  static std::uint32_t attention_site(std::size_t layer) {
+    return 1 + sites_per_layer * static_cast<std::uint32_t>(layer);
+  }
   static std::uint32_t feed_forward_site(std::size_t layer) { return attention_site(layer) + 2; }
   [[nodiscard]] DropoutMask embedding_mask(const Pass<B>& pass) const { return pass.dropout.mask(0, options_.dropout); }
 
@@ -123,8 +126,8 @@ class TransformerEncoder {
     require(o.hidden >= 1, "hidden size: found ", o.hidden, ", expected at least 1");
     require(Hidden == Dynamic || Hidden == o.hidden, "hidden size: found ", o.hidden, ", expected ", Hidden,
             ", the size that the encoder's type fixes");
-    require(o.heads >= 1 && o.hidden % o.heads == 0, "heads: found ", o.heads, ", expected a divisor of the hidden size ",
-            o.hidden);
+    require(o.heads >= 1 && o.hidden % o.heads == 0, "heads: found ", o.heads,
+            ", expected a divisor of the hidden size ", o.hidden);
     require(o.layers >= 0 && o.layers <= 64, "layers: found ", o.layers, ", expected 0 to 64");
     require(o.max_length >= 1, "maximum length: found ", o.max_length, ", expected at least 1");
     for (const double rate : {o.dropout, o.attention_dropout}) {

@@ -34,11 +34,12 @@ struct EvaluationOptions {
   Padding padding = Padding::masked;  ///< both give the same ranks; masked is faster
 };
 
-/// Ranks each user's held-out item against all items, by the score y_last · E[v] of the model after everything before it.
-/// Memory: a block of users times a block of items. Runs on the model's backend; not from two threads at once (its pool).
-/// Throws ArgumentError when the data has more items than the model.
+/// Ranks each user's held-out item against all items, by the score y_last · E[v] of the model after everything before
+/// it. Memory: a block of users times a block of items. Runs on the model's backend; not from two threads at once (its
+/// pool). Throws ArgumentError when the data has more items than the model.
 template <class Model>
-[[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which, const EvaluationOptions& options = {}) {
+[[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which,
+                                      const EvaluationOptions& options = {}) {
   using Lane = typename Model::Lane;
   using T = typename Model::Scalar;
   require(split.item_count() <= model.item_count(), "evaluation: found data with ", split.item_count(),

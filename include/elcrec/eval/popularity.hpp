@@ -9,9 +9,10 @@
 
 namespace elcrec {
 
-/// The baseline that recommends everyone the same: items ordered by how often the training inputs hold them, without what
-/// the user has seen. Ranks as Protocol::strict does.
-[[nodiscard]] inline RankingMetrics evaluate_popularity(const LeaveOneOut& split, Split which, std::vector<int> cutoffs = {5, 10, 20}) {
+/// The baseline that recommends everyone the same: items ordered by how often the training inputs hold them, without
+/// what the user has seen. Ranks as Protocol::strict does.
+[[nodiscard]] inline RankingMetrics evaluate_popularity(const LeaveOneOut& split, Split which,
+                                                        std::vector<int> cutoffs = {5, 10, 20}) {
   std::vector<Index> count(static_cast<std::size_t>(split.item_count()) + 1, 0);
   for (Index user = 0; user < split.user_count(); ++user) {
     for (const ItemId item : split.input(user, Split::train)) {
@@ -36,7 +37,8 @@ namespace elcrec {
     std::sort(seen.begin(), seen.end());
     seen.erase(std::unique(seen.begin(), seen.end()), seen.end());
     const Index own = place[static_cast<std::size_t>(split.target(user, which))];
-    metrics.add(own - std::count_if(seen.begin(), seen.end(), [&](ItemId item) { return place[static_cast<std::size_t>(item)] < own; }));
+    metrics.add(own - std::count_if(seen.begin(), seen.end(),
+                                    [&](ItemId item) { return place[static_cast<std::size_t>(item)] < own; }));
   }
   return metrics;
 }

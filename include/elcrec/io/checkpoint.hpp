@@ -60,8 +60,8 @@ class CheckpointWriter {
   std::vector<std::shared_ptr<void>> kept_;
 };
 
-/// Reads the parameters of a component. Every one must be there with its shape and finite values; a tensor that is neither
-/// one of them nor under `training.` nor the item ids is an error too. Throws FileError naming the tensor.
+/// Reads the parameters of a component. Every one must be there with its shape and finite values; a tensor that is
+/// neither one of them nor under `training.` nor the item ids is an error too. Throws FileError naming the tensor.
 template <class Component, class B>
 void read_parameters(const SafetensorsFile& file, std::string_view path, const B& backend, Component& component) {
   using T = typename B::Scalar;
@@ -69,13 +69,15 @@ void read_parameters(const SafetensorsFile& file, std::string_view path, const B
   for (const auto& p : list) {
     const auto& info = file.info(p.name);
     const TensorInfo expected{dtype_of<T>, p.shape()};
-    require<FileError>(info.shape == expected.shape, path, ": tensor '", p.name, "': found ", info, ", expected shape ", expected);
+    require<FileError>(info.shape == expected.shape, path, ": tensor '", p.name, "': found ", info, ", expected shape ",
+                       expected);
     backend.template copy<T>(file.read<T>(p.name), p.values.flat());
   }
   for (const auto& name : file.names()) {
     const bool known = name == item_ids_tensor || name.starts_with(training_prefix) ||
                        std::any_of(list.begin(), list.end(), [&](const auto& p) { return p.name == name; });
-    require<FileError>(known, path, ": found tensor '", name, "', expected only the model's parameters (", list.size(), " of them)");
+    require<FileError>(known, path, ": found tensor '", name, "', expected only the model's parameters (", list.size(),
+                       " of them)");
   }
 }
 
@@ -85,8 +87,8 @@ void read_parameters(const SafetensorsFile& file, std::string_view path, const B
     return ItemMap::identity(items);
   }
   ItemMap map(file.read<std::int64_t>(std::string(item_ids_tensor)));
-  require<FileError>(map.size() == items, "tensor '", item_ids_tensor, "': found ", map.size(), " ids, expected one for each of the ",
-                     items, " items");
+  require<FileError>(map.size() == items, "tensor '", item_ids_tensor, "': found ", map.size(),
+                     " ids, expected one for each of the ", items, " items");
   return map;
 }
 
@@ -103,7 +105,8 @@ void read_parameters(const SafetensorsFile& file, std::string_view path, const B
   };
   ELCRecOptions o;
   const auto table = shape("item_embeddings.weight");
-  require<FileError>(table[0] >= 3, path, ": tensor 'item_embeddings.weight': found ", table[0], " rows, expected at least 3: padding, items, mask");
+  require<FileError>(table[0] >= 3, path, ": tensor 'item_embeddings.weight': found ", table[0],
+                     " rows, expected at least 3: padding, items, mask");
   o.items = table[0] - 2;
   o.hidden = table[1];
   o.max_length = shape("position_embeddings.weight")[0];
@@ -128,7 +131,8 @@ struct LoadedModel {
 
 /// Loads an ELCRec checkpoint, ours or a foreign one. Throws FileError for anything that does not fit.
 template <Backend B, class NextItem = NextItemBce>
-[[nodiscard]] LoadedModel<ELCRec<B, NextItem>> load_elcrec(const std::filesystem::path& path, const B& backend = B(), Index heads = 2) {
+[[nodiscard]] LoadedModel<ELCRec<B, NextItem>> load_elcrec(const std::filesystem::path& path, const B& backend = B(),
+                                                           Index heads = 2) {
   const auto file = SafetensorsFile::read(path);
   try {
     const ELCRecOptions options = read_options(file, path.string(), heads);

@@ -20,7 +20,8 @@ enum class Assignment {
   nearest  ///< the nearest one only: separates users into clusters
 };
 
-/// ELCM's loss between user embeddings h (B, D) and centers c (K, D), and `weight` times its gradients added to dh and dc:
+/// ELCM's loss between user embeddings h (B, D) and centers c (K, D), and `weight` times its gradients added to dh and
+/// dc:
 ///
 ///   L = mean_ij |h_i - c_j|² - mean_ij |c_i - c_j|²
 ///     = mean|h|² + mean|c|² - 2 h̄·c̄ - r (2 mean|c|² - 2 |c̄|²),   r = 1 or K / (K - 1)
@@ -54,12 +55,13 @@ void cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h, MatrixV
   lane.add_row(scaled(4 * r / k), c_mean, dc);
 }
 
-/// The same with attraction to the nearest center only: L = mean_i |h_i - c_a(i)|² - mean_ij |c_i - c_j|². `ids` (B) are
-/// the nearest centers.
+/// The same with attraction to the nearest center only: L = mean_i |h_i - c_a(i)|² - mean_ij |c_i - c_j|². `ids` (B)
+/// are the nearest centers.
 template <BackendLane Lane>
-void nearest_cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h, MatrixView<const typename Lane::Scalar> c,
-                          std::span<const std::int32_t> ids, CenterPairs pairs, double weight, double* loss,
-                          MatrixView<typename Lane::Scalar> dh, MatrixView<typename Lane::Scalar> dc) {
+void nearest_cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h,
+                          MatrixView<const typename Lane::Scalar> c, std::span<const std::int32_t> ids,
+                          CenterPairs pairs, double weight, double* loss, MatrixView<typename Lane::Scalar> dh,
+                          MatrixView<typename Lane::Scalar> dc) {
   using T = typename Lane::Scalar;
   const double b = static_cast<double>(h.rows());
   const double k = static_cast<double>(c.rows());
@@ -84,8 +86,8 @@ void nearest_cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h,
   lane.add_row(scaled(4 * r / k), c_mean, dc);
 }
 
-/// The cluster loss as a training objective: h_i is the normalised pooled encoding of user i. Projects the centers to the
-/// sphere first, as the released code does at this point of a step.
+/// The cluster loss as a training objective: h_i is the normalised pooled encoding of user i. Projects the centers to
+/// the sphere first, as the released code does at this point of a step.
 struct ClusterLoss {
   using Views = TypeList<InputView>;
   static constexpr std::string_view name = "cluster";
@@ -100,7 +102,8 @@ struct ClusterLoss {
     using Lane = typename std::remove_cvref_t<decltype(step)>::Backend::Lane;
     auto& input = step.template encoding<InputView>();
     auto& clusters = step.model().clusters;
-    require(pairs == CenterPairs::all || clusters.count() > 1, "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");
+    require(pairs == CenterPairs::all || clusters.count() > 1,
+            "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");
     const Index users = input.tokens.sequences();
     const auto frame = step.memory().frame();
     const auto user = step.user_embeddings(input, pooling);

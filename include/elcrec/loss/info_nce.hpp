@@ -18,9 +18,10 @@ struct InfoNceOptions {
 ///
 ///   L = mean_i [ logsumexp_{j ≠ i} s_ij / τ  -  s_i,pair(i) / τ ],   s_ij = Σ_p z_i(p)·z_j(p)
 ///
-/// z (T, D) holds the samples' tokens, `index` says which stand at the same position. Where `labels` (N/2) are given, samples
-/// of one label are not negatives of each other (false-negative masking). Adds share · L to *loss and writes share · weight · dL/dz to dz.
-/// `memory` gives N² + N scalars. The similarities are symmetric: only half of the tiles are computed.
+/// z (T, D) holds the samples' tokens, `index` says which stand at the same position. Where `labels` (N/2) are given,
+/// samples of one label are not negatives of each other (false-negative masking). Adds share · L to *loss and writes
+/// share · weight · dL/dz to dz. `memory` gives N² + N scalars. The similarities are symmetric: only half of the tiles
+/// are computed.
 template <Backend B>
 void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& index,
               MatrixView<const typename B::Scalar> z, std::span<const std::int32_t> labels,
@@ -44,7 +45,8 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
     lane.gram(index, z, i * tile, end(i), pair * tile, end(pair), s);
   });
   backend.parallel_blocks(n, tile, [&](Lane& lane, Index first, Index last) {
-    lane.info_nce(labels, static_cast<T>(options.temperature), static_cast<T>(options.weight * mean), first, last, s, row_loss);
+    lane.info_nce(labels, static_cast<T>(options.temperature), static_cast<T>(options.weight * mean), first, last, s,
+                  row_loss);
   });
   backend.parallel_blocks(n, tile, [&](Lane& lane, Index first, Index last) {
     const auto scratch = lane.workspace().frame();

@@ -17,8 +17,8 @@ enum class Prototype {
 };
 
 /// ICL at the sequence level: InfoNCE between two augmented views of each user, flattened over positions, every token
-/// joined with its nearest center. With mean pooling a token has a nearest center of its own, as in the released code; with
-/// concat pooling the sequence has one of width L·D, of which a token takes the part of its position.
+/// joined with its nearest center. With mean pooling a token has a nearest center of its own, as in the released code;
+/// with concat pooling the sequence has one of width L·D, of which a token takes the part of its position.
 struct SequenceContrast {
   using Views = TypeList<AugmentedPair<>>;
   static constexpr std::string_view name = "sequence_contrast";
@@ -51,9 +51,11 @@ struct SequenceContrast {
       const auto y = slice.rows(pair.y);
       nearest_rows(lane, clusters, slice.tokens, y, part_ids);
       lane.copy(y, slice.rows(z).slice_cols(0, d));
-      lane.gather_rows(table, part_ids, center_part(slice.rows(z)), prototype == Prototype::shift ? Write::add : Write::replace);
+      lane.gather_rows(table, part_ids, center_part(slice.rows(z)),
+                       prototype == Prototype::shift ? Write::add : Write::replace);
     });
-    info_nce(step.backend(), step.memory(), pair.tokens.by_position, z, mask_false_negatives ? pair.tokens.labels : std::span<const std::int32_t>{},
+    info_nce(step.backend(), step.memory(), pair.tokens.by_position, z,
+             mask_false_negatives ? pair.tokens.labels : std::span<const std::int32_t>{},
              {.temperature = temperature, .weight = weight}, step.loss(*this), dz);
     step.for_each_slice(pair, [&](Lane& lane, const auto& slice) {
       lane.add_scaled(T(1), slice.rows(dz).slice_cols(0, d), slice.rows(pair.dy));
@@ -63,7 +65,8 @@ struct SequenceContrast {
 
  private:
   template <class Lane, class Clusters, class In>
-  void nearest_rows(Lane& lane, const Clusters& clusters, const TokenView& tokens, In y, std::span<std::int32_t> ids) const {
+  void nearest_rows(Lane& lane, const Clusters& clusters, const TokenView& tokens, In y,
+                    std::span<std::int32_t> ids) const {
     if (pooling == Pooling::mean) {
       clusters.nearest(lane, y, ids);
       return;
@@ -77,8 +80,8 @@ struct SequenceContrast {
   }
 };
 
-/// ICL at the intent level: InfoNCE between each pooled view and the center nearest to its user, averaged over both views.
-/// Gradients flow into the centers. Projects the centers to the sphere first.
+/// ICL at the intent level: InfoNCE between each pooled view and the center nearest to its user, averaged over both
+/// views. Gradients flow into the centers. Projects the centers to the sphere first.
 struct IntentContrast {
   using Views = TypeList<InputView, AugmentedPair<>, Again<AugmentedPair<>>>;
   static constexpr std::string_view name = "intent_contrast";
@@ -140,10 +143,13 @@ struct IntentContrast {
         pool(lane, pooling, part, pair.y.slice_rows(t0, t0 + part.tokens()), z.slice_rows(row, row + b - a));
       });
     });
-    const std::span<const std::int32_t> labels = mask_false_negatives ? std::span<const std::int32_t>(ids) : std::span<const std::int32_t>{};
+    const std::span<const std::int32_t> labels =
+        mask_false_negatives ? std::span<const std::int32_t>(ids) : std::span<const std::int32_t>{};
     for (Index v = 0; v < 2; ++v) {
-      info_nce(step.backend(), step.memory(), GramIndex::rows(2 * users), z.slice_rows(2 * v * users, (2 * v + 2) * users), labels,
-               {.temperature = temperature, .share = 0.5, .weight = weight}, step.loss(*this), dz.slice_rows(2 * v * users, (2 * v + 2) * users));
+      info_nce(step.backend(), step.memory(), GramIndex::rows(2 * users),
+               z.slice_rows(2 * v * users, (2 * v + 2) * users), labels,
+               {.temperature = temperature, .share = 0.5, .weight = weight}, step.loss(*this),
+               dz.slice_rows(2 * v * users, (2 * v + 2) * users));
     }
     step.for_each_slice(pair, [&](Lane& lane, const auto& slice) {
       for_each_run(slice.first_sequence, slice.last_sequence, [&](Index a, Index b, Index row) {

@@ -8,7 +8,8 @@
 
 namespace elcrec {
 
-/// Next-item loss against one sampled negative for each target, averaged over the real positions (SASRec's BCE, or BPR).
+/// Next-item loss against one sampled negative for each target, averaged over the real positions (SASRec's BCE, or
+/// BPR).
 template <PairwiseLoss Kind>
 struct PairwiseNextItem {
   using Views = TypeList<InputView>;
@@ -27,8 +28,8 @@ struct PairwiseNextItem {
     const auto negative = step.memory().template matrix<T>(1, t);
     step.for_each_slice(input, [&](Lane& lane, const auto& slice) {
       const auto part = [&](auto row) { return row.slice_cols(slice.first_token, slice.last_token); };
-      lane.pairwise_next_item(Kind, slice.tokens, slice.rows(input.y), step.items(), static_cast<T>(weight * mean), part(loss),
-                              part(positive), part(negative), slice.rows(input.dy));
+      lane.pairwise_next_item(Kind, slice.tokens, slice.rows(input.y), step.items(), static_cast<T>(weight * mean),
+                              part(loss), part(positive), part(negative), slice.rows(input.dy));
     });
     step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, loss, step.loss(*this)); });
     step.add_item_rows({input.tokens.targets, positive.flat(), input.y});
@@ -39,8 +40,8 @@ struct PairwiseNextItem {
 using NextItemBce = PairwiseNextItem<PairwiseLoss::bce>;
 using NextItemBpr = PairwiseNextItem<PairwiseLoss::bpr>;
 
-/// Cross entropy over all items at every real position, averaged: -log softmax(x·Eᵀ)[target]. Works through the targets in
-/// chunks whose logits take at most 16 MB, so no (tokens x items) matrix exists; three products a chunk.
+/// Cross entropy over all items at every real position, averaged: -log softmax(x·Eᵀ)[target]. Works through the targets
+/// in chunks whose logits take at most 16 MB, so no (tokens x items) matrix exists; three products a chunk.
 struct NextItemSoftmax {
   using Views = TypeList<InputView>;
   static constexpr std::string_view name = "next_item";

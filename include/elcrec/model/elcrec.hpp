@@ -15,15 +15,15 @@
 namespace elcrec {
 
 /// ELCRec (Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation", NeurIPS 2024): SASRec's
-/// encoder, learnable intents, next-item loss, intent-assisted contrast on two levels, cluster loss. The terms are evaluated
-/// in the order of the released code: the sequence level still sees the centers where the optimizer left them, then they
-/// are projected.
+/// encoder, learnable intents, next-item loss, intent-assisted contrast on two levels, cluster loss. The terms are
+/// evaluated in the order of the released code: the sequence level still sees the centers where the optimizer left
+/// them, then they are projected.
 template <Backend B, class NextItem = NextItemBce, Index Hidden = Dynamic, Index Intents = Dynamic>
 class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
                                       SequenceContrast, ClusterLoss, IntentContrast> {
  public:
-  using Base = SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem, SequenceContrast,
-                               ClusterLoss, IntentContrast>;
+  using Base = SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
+                               SequenceContrast, ClusterLoss, IntentContrast>;
 
   explicit ELCRec(const ELCRecOptions& o, const B& backend = B())
       : Base(backend, o.items,
@@ -35,7 +35,8 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                                             .dropout = o.dropout,
                                             .attention_dropout = o.attention_dropout},
                                            o.seed),
-             LearnableClusters<Intents, Dynamic, B>(backend, o.intents, pooled_columns(o.pooling, o.max_length, o.hidden), o.seed),
+             LearnableClusters<Intents, Dynamic, B>(backend, o.intents,
+                                                    pooled_columns(o.pooling, o.max_length, o.hidden), o.seed),
              o.seed),
         options_(o) {
     check(o);
@@ -53,7 +54,8 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                        .pooling = o.pooling,
                        .mask_false_negatives = o.mask_false_negatives,
                        .share_views = o.share_views}};
-    this->template view<AugmentedPair<>>().augmentation = CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});
+    this->template view<AugmentedPair<>>().augmentation =
+        CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});
   }
 
   [[nodiscard]] const ELCRecOptions& options() const { return options_; }
@@ -69,8 +71,8 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
 template <Backend B, class NextItem = NextItemBce>
 using SasRec = SequentialModel<TransformerEncoder<Dynamic, B>, NoClusters<B>, NextItem>;
 template <Backend B, class NextItem = NextItemBce>
-using SasRecWithContrast =
-    SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>, NextItem, SequenceContrast, IntentContrast>;
+using SasRecWithContrast = SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>,
+                                           NextItem, SequenceContrast, IntentContrast>;
 template <Backend B, class NextItem = NextItemBce>
 using SasRecWithClusters =
     SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>, NextItem, ClusterLoss>;

@@ -18,8 +18,8 @@
 
 namespace elcrec {
 
-/// Every hyper-parameter of the ELCRec model. The defaults are the paper's for Beauty but for two: `padding` is masked and
-/// `trade_off` is 0.1, since with masked padding the paper's 10 pulls all users into one direction.
+/// Every hyper-parameter of the ELCRec model. The defaults are the paper's for Beauty but for two: `padding` is masked
+/// and `trade_off` is 0.1, since with masked padding the paper's 10 pulls all users into one direction.
 struct ELCRecOptions {
   Index items = 0;  ///< real items; ids 1 .. items
   Index max_length = 50;
@@ -131,8 +131,10 @@ void from_text(std::string_view option, std::string_view text, T& value) {
 /// Throws ArgumentError for weights and ratios outside their range. Sizes are checked by the parts that use them.
 inline void check(const ELCRecOptions& o) {
   require(o.temperature > 0, "temperature: found ", o.temperature, ", expected a positive number");
-  for (const auto& [name, weight] : {std::pair{"next_item_weight", o.next_item_weight}, {"sequence_weight", o.sequence_weight},
-                                     {"intent_weight", o.intent_weight}, {"trade_off", o.trade_off}}) {
+  for (const auto& [name, weight] : {std::pair{"next_item_weight", o.next_item_weight},
+                                     {"sequence_weight", o.sequence_weight},
+                                     {"intent_weight", o.intent_weight},
+                                     {"trade_off", o.trade_off}}) {
     require(weight >= 0 && weight < 1e9, name, ": found ", weight, ", expected 0 or more");
   }
   for (const auto& [name, ratio] : {std::pair{"crop", o.crop}, {"mask", o.mask}, {"reorder", o.reorder}}) {

@@ -16,10 +16,12 @@ namespace elcrec {
 
 /// Whether a model part is a set of intents (LearnableClusters) and not NoClusters.
 template <class C>
-concept Clusters = requires(const C& clusters) { clusters.centers(); };
+concept Clusters = requires(const C& clusters) {
+  clusters.centers();
+};
 
-/// A sequential recommender: an item table, an encoder over it, perhaps intents, and the objectives that train them. The
-/// score of item v after a history is y_last · E[v]. Encoding and scoring are const and may run on many threads.
+/// A sequential recommender: an item table, an encoder over it, perhaps intents, and the objectives that train them.
+/// The score of item v after a history is y_last · E[v]. Encoding and scoring are const and may run on many threads.
 template <SequenceEncoder Encoder, class ClustersOrNone, Objective... Objectives>
 class SequentialModel {
  public:
@@ -41,8 +43,8 @@ class SequentialModel {
 
   static constexpr bool has_clusters = Clusters<ClustersOrNone>;
 
-  /// The item table has two rows besides the items: padding (row 0, drawn like the others and never trained) and, last, a
-  /// mask id, as in the released code. It starts as N(0, deviation²).
+  /// The item table has two rows besides the items: padding (row 0, drawn like the others and never trained) and, last,
+  /// a mask id, as in the released code. It starts as N(0, deviation²).
   SequentialModel(const Backend& backend, Index items, Encoder encoder_part, ClustersOrNone clusters_part,
                   std::uint64_t seed = 0, double deviation = 0.02)
       : encoder(std::move(encoder_part)),
@@ -75,7 +77,8 @@ class SequentialModel {
     return std::get<V>(views_);
   }
 
-  /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws nothing.
+  /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws
+  /// nothing.
   void encode_last(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
     encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
   }

@@ -61,10 +61,11 @@ class StepBatches {
   std::array<TokenBatch, SourceList::size> batches_;
 };
 
-/// Forward and backward pass of one training step. Every view that an objective reads is encoded once; the objectives add
-/// their gradients with respect to the encodings; one backward pass a view follows. A batch is cut into
-/// Backend::slices() parts with gradient accumulators of their own, summed in a fixed order: the same bits for any number
-/// of threads. Holds all memory of training besides the model and the optimizer's; allocates only while it grows.
+/// Forward and backward pass of one training step. Every view that an objective reads is encoded once; the objectives
+/// add their gradients with respect to the encodings; one backward pass a view follows. A batch is cut into
+/// Backend::slices() parts with gradient accumulators of their own, summed in a fixed order: the same bits for any
+/// number of threads. Holds all memory of training besides the model and the optimizer's; allocates only while it
+/// grows.
 template <class Model>
 class TrainingPass {
  public:
@@ -349,7 +350,8 @@ class TrainingPass {
     }
     backend_.parallel_for(static_cast<Index>(parts.front().size()), [&](Lane& lane, Index p) {
       for (std::size_t s = 1; s < parts.size(); ++s) {
-        lane.add_scaled(Scalar(1), parts[s][static_cast<std::size_t>(p)].values, parts[0][static_cast<std::size_t>(p)].values);
+        lane.add_scaled(Scalar(1), parts[s][static_cast<std::size_t>(p)].values,
+                        parts[0][static_cast<std::size_t>(p)].values);
       }
     });
   }

@@ -12,9 +12,9 @@ namespace elcrec {
 
 struct AttentionOptions {
   Index heads = 2;
-  double dropout = 0.5;                ///< on the block's output
-  double probability_dropout = 0.5;    ///< on the attention probabilities
-  double epsilon = 1e-12;              ///< of the layer norm
+  double dropout = 0.5;              ///< on the block's output
+  double probability_dropout = 0.5;  ///< on the attention probabilities
+  double epsilon = 1e-12;            ///< of the layer norm
   AttentionMask mask = AttentionMask::causal;
 };
 
@@ -39,15 +39,18 @@ struct AttentionBlock {
   static constexpr std::uint32_t output_site = 1;
 
   AttentionBlock(const B& backend, Index hidden, const AttentionOptions& o)
-      : projection(backend, hidden, 3 * hidden), dense(backend, hidden, hidden), norm(backend, hidden, o.epsilon), options(o) {}
+      : projection(backend, hidden, 3 * hidden),
+        dense(backend, hidden, hidden),
+        norm(backend, hidden, o.epsilon),
+        options(o) {}
 
   void forward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, In x, Cache& cache, Out y) const {
     const Index t = x.rows();
     const Index d = x.cols();
     cache = {x, pass.keep(t, 3 * d), pass.keep(t, options.heads * tokens.longest), pass.keep(t, d), {}};
     projection.forward(pass.lane, x, cache.qkv);
-    pass.lane.attention(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv, cache.probabilities,
-                        cache.context);
+    pass.lane.attention(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
+                        cache.probabilities, cache.context);
     const auto frame = pass.lane.workspace().frame();
     const Out sum = pass.scratch(t, d);
     dense.forward(pass.lane, cache.context, sum);

@@ -26,8 +26,9 @@ struct GradientCheckOptions {
 
 /// The gradient that agrees worst with its central difference. Print it: it says which one.
 struct GradientCheck {
-  /// |analytic - numeric| beyond the rounding of the loss, relative to the larger of the two, but at least to a thousandth of
-  /// the largest gradient compared. Infinite if a value is not finite. A correct gradient stays below 1e-6.
+  /// |analytic - numeric| beyond the rounding of the loss, relative to the larger of the two, but at least to a
+  /// thousandth of the largest gradient compared. Infinite if a value is not finite. A correct gradient stays below
+  /// 1e-6.
   double error = 0;
   std::string parameter;
   Index row = 0;
@@ -45,20 +46,21 @@ struct GradientCheck {
 
 /// A copyable component in double that names its parameters as nn/parameter.hpp asks.
 template <class C>
-concept GradientCheckable =
-    std::copy_constructible<C> && std::same_as<typename C::Backend::Scalar, double> &&
-    requires(C& component) { C::visit_parameters(component, [](const std::string&, MatrixView<double>, int) {}); };
+concept GradientCheckable = std::copy_constructible<C> && std::same_as<typename C::Backend::Scalar, double> &&
+    requires(C& component) {
+  C::visit_parameters(component, [](const std::string&, MatrixView<double>, int) {});
+};
 
-/// f(component, gradient): the loss of the component and, unless `gradient` is null, its derivatives added to the parameters
-/// of *gradient, a component of the same type whose parameters are 0. Must be a pure function of the parameters: dropout
-/// from fixed bits, no choice that a tiny move changes.
+/// f(component, gradient): the loss of the component and, unless `gradient` is null, its derivatives added to the
+/// parameters of *gradient, a component of the same type whose parameters are 0. Must be a pure function of the
+/// parameters: dropout from fixed bits, no choice that a tiny move changes.
 template <class F, class C>
 concept GradientFunction = requires(F& f, C& component, C* gradient) {
   { f(component, gradient) } -> std::convertible_to<double>;
 };
 
-/// Compares the gradient of every parameter of `component` with (L(p + step) - L(p - step)) / (2 step). The component is as
-/// before afterwards. Calls f twice an element and once more.
+/// Compares the gradient of every parameter of `component` with (L(p + step) - L(p - step)) / (2 step). The component
+/// is as before afterwards. Calls f twice an element and once more.
 ///
 ///   elcrec::Linear<elcrec::Reference> linear(backend, 3, 2);
 ///   const auto check = elcrec::check_gradients(linear, [&](auto& at, auto* gradient) { ...; return loss; });
@@ -105,8 +107,11 @@ template <GradientCheckable C, GradientFunction<C> F>
       };
       const double numeric = (loss_at(original + options.step) - loss_at(original - options.step)) / (2 * options.step);
       write(original, at);
-      compared.push_back({.parameter = moved[i].name, .row = r, .col = c,
-                          .analytic = read(analytic[i].values.row(r) + c), .numeric = numeric});
+      compared.push_back({.parameter = moved[i].name,
+                          .row = r,
+                          .col = c,
+                          .analytic = read(analytic[i].values.row(r) + c),
+                          .numeric = numeric});
     }
   }
 
@@ -127,8 +132,8 @@ template <GradientCheckable C, GradientFunction<C> F>
   return worst;
 }
 
-/// A component and a matrix that it is applied to, which counts as the parameter "input": so the gradient with respect to the
-/// input is checked as well.
+/// A component and a matrix that it is applied to, which counts as the parameter "input": so the gradient with respect
+/// to the input is checked as well.
 template <class C>
 struct WithInput {
   using Backend = typename C::Backend;

@@ -22,7 +22,10 @@ struct FeedForward {
   };
 
   FeedForward(const B& backend, Index hidden, double dropout_rate, double epsilon)
-      : first(backend, hidden, 4 * hidden), second(backend, 4 * hidden, hidden), norm(backend, hidden, epsilon), dropout(dropout_rate) {}
+      : first(backend, hidden, 4 * hidden),
+        second(backend, 4 * hidden, hidden),
+        norm(backend, hidden, epsilon),
+        dropout(dropout_rate) {}
 
   void forward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, In x, Cache& cache, Out y) const {
     cache = {x, pass.keep(x.rows(), 4 * x.cols()), {}};

@@ -9,7 +9,8 @@
 
 namespace elcrec {
 
-/// One named parameter of a component: PyTorch's name, the values, and whether it is a vector (shape [cols]) or a matrix.
+/// One named parameter of a component: PyTorch's name, the values, and whether it is a vector (shape [cols]) or a
+/// matrix.
 template <class T>
 struct Parameter {
   std::string name;
@@ -29,10 +30,10 @@ template <class Visitor>
   };
 }
 
-/// The parameters of a component in the order in which it names them. Gradients and optimizer moments of a component are
-/// objects or arrays of the same layout, so two such lists pair up by index.
-/// A component has `static void visit_parameters(auto& self, auto&& visitor)` that calls
-/// visitor(name, MatrixView, rank) for each; self may be const.
+/// The parameters of a component in the order in which it names them. Gradients and optimizer moments of a component
+/// are objects or arrays of the same layout, so two such lists pair up by index. A component has `static void
+/// visit_parameters(auto& self, auto&& visitor)` that calls visitor(name, MatrixView, rank) for each; self may be
+/// const.
 template <class Component>
 [[nodiscard]] auto parameters(Component& component) {
   using Scalar = typename Component::Backend::Scalar;
@@ -60,7 +61,8 @@ void initialise_normal(const B& backend, std::uint64_t seed, std::uint32_t which
 /// Sets every element.
 template <class B, class View>
 void initialise_constant(const B& backend, double value, View values) {
-  const std::vector<typename B::Scalar> host(static_cast<std::size_t>(values.size()), static_cast<typename B::Scalar>(value));
+  const std::vector<typename B::Scalar> host(static_cast<std::size_t>(values.size()),
+                                             static_cast<typename B::Scalar>(value));
   backend.template copy<typename B::Scalar>(host, values.flat());
 }
 

@@ -6,8 +6,8 @@
 
 namespace elcrec {
 
-/// Where the dropout of one pass over one view gets its bits: none in evaluation, and the same ones in a forward pass and
-/// the backward pass that belongs to it.
+/// Where the dropout of one pass over one view gets its bits: none in evaluation, and the same ones in a forward pass
+/// and the backward pass that belongs to it.
 struct DropoutBits {
   std::uint64_t seed = 0;
   std::uint32_t step = 0;

@@ -17,7 +17,8 @@ namespace elcrec {
 template <Backend B>
 class AdamState;
 
-/// Adam as PyTorch defines it (no weight decay, no AMSGrad): dense, so rows without a gradient still move by their momentum.
+/// Adam as PyTorch defines it (no weight decay, no AMSGrad): dense, so rows without a gradient still move by their
+/// momentum.
 struct Adam {
   static constexpr std::string_view name = "adam";
   template <class B>
@@ -63,8 +64,8 @@ class AdamState {
       auto& slot = moments_[i];
       backend.parallel_blocks(parameters[i].values.size(), block, [&](auto& lane, Index first, Index last) {
         const auto part = [&](auto view) { return slice(view.flat(), first, last); };
-        lane.adam(update, part(parameters[i].values), part(MatrixView<const T>(gradients[i].values)), part(slot.mean.view()),
-                  part(slot.square.view()));
+        lane.adam(update, part(parameters[i].values), part(MatrixView<const T>(gradients[i].values)),
+                  part(slot.mean.view()), part(slot.square.view()));
       });
     }
   }

@@ -23,12 +23,12 @@ concept Optimizer = std::copy_constructible<O> && requires {
 /// Whether O can train parameters on backend B.
 template <class O, class B>
 concept OptimizerOn = Optimizer<O> && Backend<B> &&
-                      requires(typename O::template State<B>& state, const B& backend, long n,
-                               std::span<const Parameter<typename B::Scalar>> list) {
-                        state.step(backend, list, list, 1.0);
-                        { state.steps() } -> std::convertible_to<long>;
-                        state.set_steps(n);
-                        state.visit([](const std::string&, MatrixView<typename B::Scalar>) {});
-                      };
+    requires(typename O::template State<B>& state, const B& backend, long n,
+             std::span<const Parameter<typename B::Scalar>> list) {
+  state.step(backend, list, list, 1.0);
+  { state.steps() } -> std::convertible_to<long>;
+  state.set_steps(n);
+  state.visit([](const std::string&, MatrixView<typename B::Scalar>) {});
+};
 
 }  // namespace elcrec

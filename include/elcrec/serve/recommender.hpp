@@ -25,9 +25,9 @@ struct IntentMatch {
   float runner_up_distance = 0;  ///< infinite when there is one intent only
 };
 
-/// Answers "what next, and which intent" from a trained model. Const and safe to call from any number of threads, each with
-/// a Scratch of its own; after a first call with the longest history and the largest k nothing is allocated. Refers to the
-/// model: keep it alive and do not train it meanwhile. Needs a backend in host memory.
+/// Answers "what next, and which intent" from a trained model. Const and safe to call from any number of threads, each
+/// with a Scratch of its own; after a first call with the longest history and the largest k nothing is allocated.
+/// Refers to the model: keep it alive and do not train it meanwhile. Needs a backend in host memory.
 template <class Model>
 class Recommender {
  public:
@@ -47,10 +47,11 @@ class Recommender {
 
   explicit Recommender(const Model& model) : model_(model) {}
 
-  /// The k best items after `history` (rows of the item table, oldest first; only the last L count), best first, items of
-  /// the history left out unless `repeat` is set. Valid until the scratch is used again. Throws ArgumentError for an empty
-  /// history, an id outside 1..item_count() or k < 1. Fewer than k only when the catalogue runs out.
-  std::span<const Recommendation> recommend(std::span<const ItemId> history, Index k, Scratch& scratch, bool repeat = false) const {
+  /// The k best items after `history` (rows of the item table, oldest first; only the last L count), best first, items
+  /// of the history left out unless `repeat` is set. Valid until the scratch is used again. Throws ArgumentError for an
+  /// empty history, an id outside 1..item_count() or k < 1. Fewer than k only when the catalogue runs out.
+  std::span<const Recommendation> recommend(std::span<const ItemId> history, Index k, Scratch& scratch,
+                                            bool repeat = false) const {
     require(k >= 1, "recommend: found k = ", k, ", expected at least 1");
     load(history, Padding::masked, scratch);  // scores are the same under both paddings
     auto& lane = scratch.lane;
@@ -73,11 +74,9 @@ class Recommender {
     return scratch.result;
   }
 
-  /// The intent behind `history`; errors as for recommend. Padding is the model's own: it is part of what the centers were
-  /// trained on.
-  IntentMatch intent(std::span<const ItemId> history, Scratch& scratch) const
-    requires Model::has_clusters
-  {
+  /// The intent behind `history`; errors as for recommend. Padding is the model's own: it is part of what the centers
+  /// were trained on.
+  IntentMatch intent(std::span<const ItemId> history, Scratch& scratch) const requires Model::has_clusters {
     load(history, model_.padding, scratch);
     auto& lane = scratch.lane;
     const auto frame = lane.workspace().frame();
@@ -111,7 +110,8 @@ class Recommender {
   void load(std::span<const ItemId> history, Padding padding, Scratch& scratch) const {
     require(!history.empty(), "history: found no items, expected at least one");
     for (const ItemId item : history) {
-      require(item >= 1 && item <= model_.item_count(), "history: found item ", item, ", expected 1 to ", model_.item_count());
+      require(item >= 1 && item <= model_.item_count(), "history: found item ", item, ", expected 1 to ",
+              model_.item_count());
     }
     scratch.batch.start(model_.max_length(), padding);
     scratch.batch.add(history);

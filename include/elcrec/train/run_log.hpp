@@ -5,9 +5,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
-#include <nlohmann/json.hpp>
 #include <ostream>
 #include <string>
+
+#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "elcrec/core/error.hpp"
@@ -32,12 +33,13 @@ namespace elcrec {
   return json;
 }
 
-/// A callback for Trainer::fit that writes one JSON line an epoch: epoch, loss, each term, train_seconds, users_per_second,
-/// valid (its metrics), best_epoch, rss_mb. Appends, so that a resumed run continues its log.
+/// A callback for Trainer::fit that writes one JSON line an epoch: epoch, loss, each term, train_seconds,
+/// users_per_second, valid (its metrics), best_epoch, rss_mb. Appends, so that a resumed run continues its log.
 class RunLog {
  public:
   explicit RunLog(const std::filesystem::path& path) : path_(path), out_(path, std::ios::app) {
-    require<FileError>(out_.is_open(), path.string(), ": cannot be opened for appending, expected a writable file in an existing folder");
+    require<FileError>(out_.is_open(), path.string(),
+                       ": cannot be opened for appending, expected a writable file in an existing folder");
   }
 
   void operator()(const EpochReport& report) {
@@ -71,8 +73,9 @@ class RunLog {
       std::snprintf(buffer, sizeof buffer, "  %s %.4f", name.c_str(), value);
       out << buffer;
     }
-    std::snprintf(buffer, sizeof buffer, "  %.0f users/s  %.1f s left  valid HR@20 %.4f NDCG@20 %.4f%s", report.users_per_second,
-                  report.seconds_left, report.valid.hr(20), report.valid.ndcg(20), report.best ? "  *" : "");
+    std::snprintf(buffer, sizeof buffer, "  %.0f users/s  %.1f s left  valid HR@20 %.4f NDCG@20 %.4f%s",
+                  report.users_per_second, report.seconds_left, report.valid.hr(20), report.valid.ndcg(20),
+                  report.best ? "  *" : "");
     out << buffer << std::endl;
   };
 }

@@ -5,8 +5,8 @@
 
 namespace elcrec {
 
-/// Turns SIGINT and SIGTERM into a flag while it lives, so that a training run can stop at a step and save itself. A second
-/// signal has its usual effect. One object at a time.
+/// Turns SIGINT and SIGTERM into a flag while it lives, so that a training run can stop at a step and save itself. A
+/// second signal has its usual effect. One object at a time.
 class StopSignal {
  public:
   StopSignal() {

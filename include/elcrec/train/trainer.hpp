@@ -32,7 +32,7 @@ namespace elcrec {
 struct TrainerOptions {
   Index epochs = 300;
   Index batch_size = 256;
-  int patience = 40;  ///< stop after so many epochs without a better validation NDCG
+  int patience = 40;       ///< stop after so many epochs without a better validation NDCG
   int metric_cutoff = 20;  ///< k of that NDCG
   std::uint64_t seed = 0;
   bool k_means_start = true;  ///< centers start from k-means over the users' pooled encodings
@@ -40,8 +40,8 @@ struct TrainerOptions {
   double clip_norm = 0;  ///< limit of the joint gradient norm; 0 for none
   Schedule schedule{};
   EvaluationOptions validation{};
-  std::filesystem::path checkpoint{};  ///< where to save; empty for nowhere
-  Index checkpoint_every = 1;          ///< epochs between saves (a better model and an interruption always save)
+  std::filesystem::path checkpoint{};       ///< where to save; empty for nowhere
+  Index checkpoint_every = 1;               ///< epochs between saves (a better model and an interruption always save)
   const std::atomic<bool>* stop = nullptr;  ///< when it turns true, training saves and ends at the next step
 };
 
@@ -61,14 +61,14 @@ struct EpochReport {
 struct FitResult {
   enum class End { epochs_done, early_stop, interrupted };
   End end = End::epochs_done;
-  Index epochs = 0;      ///< finished in all, resumed ones included
+  Index epochs = 0;  ///< finished in all, resumed ones included
   Index best_epoch = 0;
   double best_ndcg = 0;  ///< on the validation split
 };
 
-/// Trains a model: shuffled batches of users, one TrainingPass and one optimizer step each, validation after every epoch,
-/// early stopping, and the best weights in the model at the end. Every random number follows from `seed` and the number of
-/// the step, so the same seed gives the same bits for any number of threads, and a resumed run those of an
+/// Trains a model: shuffled batches of users, one TrainingPass and one optimizer step each, validation after every
+/// epoch, early stopping, and the best weights in the model at the end. Every random number follows from `seed` and the
+/// number of the step, so the same seed gives the same bits for any number of threads, and a resumed run those of an
 /// uninterrupted one. Not thread-safe; uses the model's backend.
 template <class Model, Optimizer Opt>
 class Trainer {
@@ -79,11 +79,16 @@ class Trainer {
   static_assert(OptimizerOn<Opt, Backend>, "the optimizer lacks a State for this backend: see optim/optimizer.hpp");
 
   Trainer(Model& model, Opt optimizer, TrainerOptions options = {})
-      : model_(model), options_(std::move(options)), pass_(model), parameters_(parameters(model)), optimizer_(optimizer, model.backend(), parameters_) {
+      : model_(model),
+        options_(std::move(options)),
+        pass_(model),
+        parameters_(parameters(model)),
+        optimizer_(optimizer, model.backend(), parameters_) {
     require(options_.epochs >= 1, "epochs: found ", options_.epochs, ", expected at least 1");
     require(options_.batch_size >= 1, "batch size: found ", options_.batch_size, ", expected at least 1");
     require(options_.patience >= 1, "patience: found ", options_.patience, ", expected at least 1");
-    require(options_.checkpoint_every >= 1, "checkpoint_every: found ", options_.checkpoint_every, ", expected at least 1");
+    require(options_.checkpoint_every >= 1, "checkpoint_every: found ", options_.checkpoint_every,
+            ", expected at least 1");
     require(options_.clip_norm >= 0, "clip norm: found ", options_.clip_norm, ", expected 0 (off) or more");
   }
 
@@ -98,7 +103,8 @@ class Trainer {
       return found->second;
     };
     const auto expect = [&](const std::string& key, const std::string& wanted) {
-      require<FileError>(state(key) == wanted, path.string(), ": found ", key, " = ", state(key), ", expected ", wanted, " as in this run");
+      require<FileError>(state(key) == wanted, path.string(), ": found ", key, " = ", state(key), ", expected ", wanted,
+                         " as in this run");
     };
     expect("optimizer", std::string(Opt::name));
     expect("seed", to_text(options_.seed));
@@ -107,8 +113,8 @@ class Trainer {
     snapshot(best_);
     for_each_state([&](const std::string& name, auto values) {
       const auto host = file.read<Scalar>(std::string(training_prefix) + name);
-      require<FileError>(host.size() == static_cast<std::size_t>(values.size()), path.string(), ": tensor '", training_prefix, name,
-                         "': found ", host.size(), " values, expected ", values.size());
+      require<FileError>(host.size() == static_cast<std::size_t>(values.size()), path.string(), ": tensor '",
+                         training_prefix, name, "': found ", host.size(), " values, expected ", values.size());
       model_.backend().template copy<Scalar>(host, values.flat());
     });
     from_text("epoch", state("epoch"), progress_.epoch);
@@ -125,8 +131,9 @@ class Trainer {
     centers_started_ = true;
   }
 
-  /// Trains until an end of FitResult; calls each callback(EpochReport) after every epoch. Throws DivergenceError when a loss
-  /// is not finite: the model then holds the best weights so far, and the checkpoint on disk is the last good one.
+  /// Trains until an end of FitResult; calls each callback(EpochReport) after every epoch. Throws DivergenceError when
+  /// a loss is not finite: the model then holds the best weights so far, and the checkpoint on disk is the last good
+  /// one.
   template <std::invocable<const EpochReport&>... Callbacks>
   FitResult fit(const LeaveOneOut& split, Callbacks&&... callbacks) {
     require(split.item_count() <= model_.item_count(), "training: found data with ", split.item_count(),
@@ -183,7 +190,8 @@ class Trainer {
     for_each_state([&](const std::string& name, auto values) {
       writer.add<Backend, Scalar>(backend, std::string(training_prefix) + name, {values.size()}, values.flat());
     });
-    writer.add<Backend, double>(backend, std::string(training_prefix) + "loss_sums", {static_cast<Index>(sums_.size())}, sums_);
+    writer.add<Backend, double>(backend, std::string(training_prefix) + "loss_sums", {static_cast<Index>(sums_.size())},
+                                sums_);
     Weights current;
     snapshot(current);
     if (!best_.empty()) {
@@ -212,7 +220,8 @@ class Trainer {
     for (const auto& p : parameters_) {
       f("current." + p.name, p.values);
     }
-    optimizer_.visit([&](const std::string& name, MatrixView<Scalar> values) { f(std::string(Opt::name) + "." + name, values); });
+    optimizer_.visit(
+        [&](const std::string& name, MatrixView<Scalar> values) { f(std::string(Opt::name) + "." + name, values); });
   }
 
   void snapshot(Weights& weights) const {
@@ -236,7 +245,8 @@ class Trainer {
       }
       const Index n = split.user_count();
       auto& clusters = model_.clusters;
-      require(clusters.count() <= n, "intents: found K = ", clusters.count(), " for ", n, " users, expected at most one for each user");
+      require(clusters.count() <= n, "intents: found K = ", clusters.count(), " for ", n,
+              " users, expected at most one for each user");
       const Pooling pooling = clusters.hidden() == model_.hidden() ? Pooling::mean : Pooling::concat;
       Matrix<Backend> users(model_.backend(), n, clusters.hidden());
       constexpr Index block = 64;
@@ -247,11 +257,13 @@ class Trainer {
           batch.add(split.input(user, Split::train));
         }
         const TokenView tokens = model_.backend().stage(batch.view());
-        model_.encode(lane, tokens, [&](auto x) { pool(lane, pooling, tokens, x, users.view().slice_rows(first, last)); });
+        model_.encode(lane, tokens,
+                      [&](auto x) { pool(lane, pooling, tokens, x, users.view().slice_rows(first, last)); });
       });
       KMeansOptions k_means_options = options_.k_means;
       k_means_options.seed = options_.seed;
-      k_means(model_.backend(), MatrixView<const Scalar>(users.view()), k_means_options, MatrixView<Scalar>(clusters.centers()));
+      k_means(model_.backend(), MatrixView<const Scalar>(users.view()), k_means_options,
+              MatrixView<Scalar>(clusters.centers()));
       Lane lane;
       clusters.project(lane);
     }
@@ -265,7 +277,8 @@ class Trainer {
   bool train_epoch(const LeaveOneOut& split, const UniformNegativeSampler& negatives) {
     std::vector<Index> order(static_cast<std::size_t>(split.user_count()));
     std::iota(order.begin(), order.end(), Index{0});
-    RandomEngine({options_.seed, static_cast<std::uint32_t>(progress_.epoch), static_cast<std::uint32_t>(RandomTensor::user_order)})
+    RandomEngine({options_.seed, static_cast<std::uint32_t>(progress_.epoch),
+                  static_cast<std::uint32_t>(RandomTensor::user_order)})
         .shuffle(std::span(order));
     const long total_steps = static_cast<long>(options_.epochs * batches_of(split));
     while (progress_.batch < batches_of(split)) {
@@ -273,7 +286,8 @@ class Trainer {
         return false;
       }
       const Index first = progress_.batch * options_.batch_size;
-      const auto users = slice(std::span<const Index>(order), first, std::min(split.user_count(), first + options_.batch_size));
+      const auto users =
+          slice(std::span<const Index>(order), first, std::min(split.user_count(), first + options_.batch_size));
       batches_.build(model_, {&split, &negatives, options_.seed, progress_.step}, users);
       add_losses(pass_.run(batches_, options_.seed, progress_.step));
       const auto gradients = pass_.gradients();
@@ -295,7 +309,8 @@ class Trainer {
       }
       restore(best_);
       throw DivergenceError(message("epoch ", progress_.epoch + 1, ", batch ", progress_.batch + 1,
-                                    ": the loss is not finite (", terms, "); expected finite terms. Lower the learning rate?"));
+                                    ": the loss is not finite (", terms,
+                                    "); expected finite terms. Lower the learning rate?"));
     }
     sums_.resize(losses.terms.size() + 1, 0.0);
     sums_[0] += losses.total;

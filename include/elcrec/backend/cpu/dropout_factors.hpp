@@ -15,8 +15,8 @@ namespace elcrec::detail {
 typedef std::uint32_t Words __attribute__((vector_size(32)));
 typedef std::uint64_t WideWords __attribute__((vector_size(32)));
 
-/// product = low halves of four 64-bit lanes times m: the one widening multiplication that vector units have. By reference,
-/// since without AVX a vector of 32 bytes has no settled way to be returned.
+/// product = low halves of four 64-bit lanes times m: the one widening multiplication that vector units have. By
+/// reference, since without AVX a vector of 32 bytes has no settled way to be returned.
 inline void multiply_low(const WideWords& a, std::uint32_t m, WideWords& product) {
 #if defined(__AVX2__)
   __m256i lanes;

@@ -9,9 +9,9 @@
 #include "elcrec/core/operations.hpp"
 
 /// Matrix products of the shapes that a small model needs: a few hundred rows, 64 to 256 columns, depth 32 to 3200.
-/// y (M, N) = or += a (M, K) · b (K, N). A register tile holds tile_rows x tile_cols results; b is repacked in panels of
-/// tile_cols columns and at most depth_block rows, so that a panel stays in L1; a is read in place by broadcasts, which
-/// any stride allows.
+/// y (M, N) = or += a (M, K) · b (K, N). A register tile holds tile_rows x tile_cols results; b is repacked in panels
+/// of tile_cols columns and at most depth_block rows, so that a panel stays in L1; a is read in place by broadcasts,
+/// which any stride allows.
 namespace elcrec::gemm {
 
 template <class T>
@@ -56,10 +56,9 @@ inline void transpose(const T* from, Index stride, Index n, Index depth, T* to) 
         const V low23 = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
         const V high01 = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
         const V high23 = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
-        const V columns[4] = {__builtin_shufflevector(low01, low23, 0, 1, 4, 5),
-                              __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-                              __builtin_shufflevector(high01, high23, 0, 1, 4, 5),
-                              __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
+        const V columns[4] = {
+            __builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+            __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
         for (int i = 0; i < 4; ++i) {
           std::memcpy(to + (k + i) * nr + j, &columns[i], sizeof(V));
         }
@@ -100,7 +99,8 @@ inline void pack(Operand<T> b, Index k0, Index depth, Index cols, T* packed) {
 
 /// One register tile: rows x tile_cols results, of which `cols` are stored.
 template <Index Rows, class T>
-inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
+inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, Index stride, Index cols, bool add,
+                 const T* bias) {
   using V = simd::Pack<T>;
   constexpr Index w = simd::width<T>;
   V start[2] = {};
@@ -143,7 +143,8 @@ inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, In
 
 /// tile<rows> for a number of rows known at run time, at most Rows.
 template <Index Rows, class T>
-inline void tile_of(Index rows, Operand<T> a, const T* b, Index b_stride, Index depth, T* y, Index stride, Index cols, bool add, const T* bias) {
+inline void tile_of(Index rows, Operand<T> a, const T* b, Index b_stride, Index depth, T* y, Index stride, Index cols,
+                    bool add, const T* bias) {
   if (rows == Rows) {
     tile<Rows>(a, b, b_stride, depth, y, stride, cols, add, bias);
   } else if constexpr (Rows > 1) {
@@ -153,7 +154,8 @@ inline void tile_of(Index rows, Operand<T> a, const T* b, Index b_stride, Index 
 
 }  // namespace detail
 
-/// y = or += a · b, or y = a · b + bias in every row where `bias` is given. `packed` has room for packed_size(depth, y.cols()) elements, aligned to a register.
+/// y = or += a · b, or y = a · b + bias in every row where `bias` is given. `packed` has room for packed_size(depth,
+/// y.cols()) elements, aligned to a register.
 template <class T>
 void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write write, const T* bias, T* packed) {
   constexpr Index nr = tile_cols<T>;
@@ -172,8 +174,8 @@ void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write wr
       const Operand<T> rows{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
       const Index count = std::min(mr, y.rows() - m);
       for (Index n = 0; n < y.cols(); n += nr) {
-        detail::tile_of<mr>(count, rows, panels + n / nr * next_panel, panel_stride, kc, y.row(m) + n, y.stride(), std::min(nr, y.cols() - n), add,
-                            bias != nullptr && k0 == 0 ? bias + n : nullptr);
+        detail::tile_of<mr>(count, rows, panels + n / nr * next_panel, panel_stride, kc, y.row(m) + n, y.stride(),
+                            std::min(nr, y.cols() - n), add, bias != nullptr && k0 == 0 ? bias + n : nullptr);
       }
     }
   }

@@ -1,12 +1,13 @@
 #pragma once
 
-#include <Eigen/Core>
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
 #include <limits>
 #include <span>
 #include <utility>
+
+#include <Eigen/Core>
 
 #include "elcrec/backend/cpu/dropout_factors.hpp"
 #include "elcrec/backend/cpu/gemm.hpp"
@@ -15,8 +16,9 @@
 
 namespace elcrec {
 
-/// The operations of ReferenceLane with the ones that cost time replaced by vectorised code; those that are inherited move
-/// memory at its speed already. What an operation does is documented there. One lane belongs to one thread at a time.
+/// The operations of ReferenceLane with the ones that cost time replaced by vectorised code; those that are inherited
+/// move memory at its speed already. What an operation does is documented there. One lane belongs to one thread at a
+/// time.
 template <class T>
 class CpuLane : public ReferenceLane<T> {
   using Base = ReferenceLane<T>;
@@ -24,9 +26,9 @@ class CpuLane : public ReferenceLane<T> {
   static constexpr Index width = simd::width<T>;
 
  public:
+  using Base::workspace;
   using typename Base::In;
   using typename Base::Out;
-  using Base::workspace;
 
   // ---- elementwise and reductions -------------------------------------------------------------------------------
 
@@ -80,7 +82,10 @@ class CpuLane : public ReferenceLane<T> {
 
   void linear(In x, In w, In b, Out y) {
     if (is_small(y, x.cols())) {
-      Base::linear(x, w, b, y);
+      for (Index t = 0; t < y.rows(); ++t) {
+        std::copy_n(b.data(), y.cols(), y.row(t));
+      }
+      multiply_nt(x, w, y, Write::add);
       return;
     }
     multiply({x.data(), x.stride(), 1}, {w.data(), w.stride(), 1}, x.cols(), y, Write::replace, b.data());
@@ -95,7 +100,12 @@ class CpuLane : public ReferenceLane<T> {
       T* hat = normalised.row(t);
       T* out = y.row(t);
       const T mean = sum_of(d, [&](auto at) { return at(in); }) / static_cast<T>(d);
-      const T variance = sum_of(d, [&](auto at) { const auto c = at(in) - mean; return c * c; }) / static_cast<T>(d);
+      const T variance = sum_of(d,
+                                [&](auto at) {
+                                  const auto c = at(in) - mean;
+                                  return c * c;
+                                }) /
+                         static_cast<T>(d);
       const T r = T(1) / std::sqrt(variance + eps);
       rstd(0, t) = r;
       simd::each<T>(
@@ -194,7 +204,8 @@ class CpuLane : public ReferenceLane<T> {
       const In rows = qkv.slice_rows(begin, begin + n);
       for (Index h = 0; h < heads; ++h) {
         const Out p = probabilities.slice_rows(begin, begin + n).slice_cols(h * tokens.longest, h * tokens.longest + n);
-        multiply_nt(rows.slice_cols(h * w, (h + 1) * w), rows.slice_cols(d + h * w, d + (h + 1) * w), p, Write::replace);
+        multiply_nt(rows.slice_cols(h * w, (h + 1) * w), rows.slice_cols(d + h * w, d + (h + 1) * w), p,
+                    Write::replace);
         for (Index i = 0; i < n; ++i) {
           keys.softmax(mask, scale, i, p.row(i));
           apply_dropout(tokens, dropout, heads, s, h, i, p.row(i), weights.row(i));
@@ -282,7 +293,8 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
-  void info_nce(std::span<const std::int32_t> labels, T temperature, T weight, Index i0, Index i1, Out s, Out loss) const {
+  void info_nce(std::span<const std::int32_t> labels, T temperature, T weight, Index i0, Index i1, Out s,
+                Out loss) const {
     const Index half = s.cols() / 2;
     for (Index i = i0; i < i1; ++i) {
       const Index positive = (i + half) % s.cols();
@@ -405,12 +417,13 @@ class CpuLane : public ReferenceLane<T> {
       }
     }
     for (std::size_t u = 0; u < targets.size(); ++u) {
-      const auto mine = seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
+      const auto mine =
+          seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
       if (rule.seen == Seen::zero && std::binary_search(mine.begin(), mine.end(), targets[u])) {
         at_target[u] = 0;
       }
-      next_seen[u] = static_cast<std::int32_t>(
-          offsets[u] + (std::lower_bound(mine.begin(), mine.end(), rule.first) - mine.begin()));
+      next_seen[u] = static_cast<std::int32_t>(offsets[u] +
+                                               (std::lower_bound(mine.begin(), mine.end(), rule.first) - mine.begin()));
       ranks[u] = 0;
     }
     for (Index v0 = rule.first; v0 < rule.last; v0 += block) {
@@ -473,12 +486,14 @@ class CpuLane : public ReferenceLane<T> {
 
   void multiply(gemm::Operand<T> a, gemm::Operand<T> b, Index depth, Out y, Write write, const T* bias = nullptr) {
     const auto frame = workspace().frame();
-    gemm::multiply(a, b, depth, y, write, bias, workspace().template array<T>(gemm::packed_size<T>(depth, y.cols())).data());
+    gemm::multiply(a, b, depth, y, write, bias,
+                   workspace().template array<T>(gemm::packed_size<T>(depth, y.cols())).data());
   }
 
   /// scores (U, N) = queries (U, D) · rows (N, D)ᵀ, each score by the same sequence of operations whatever U and N are.
   void score(In queries, In rows, Out scores) {
-    multiply({queries.data(), queries.stride(), 1}, {rows.data(), rows.stride(), 1}, rows.cols(), scores, Write::replace);
+    multiply({queries.data(), queries.stride(), 1}, {rows.data(), rows.stride(), 1}, rows.cols(), scores,
+             Write::replace);
   }
 
   /// Σ over [0, n) of what f gives for a register or for one element.
@@ -522,14 +537,19 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   static void scale_row(T a, T* z, Index n) {
-    simd::each<T>(n, [&](Index i) { simd::store<T>(z + i, a * simd::load(z + i)); }, [&](Index i) { z[i] *= a; });
+    simd::each<T>(
+        n, [&](Index i) { simd::store<T>(z + i, a * simd::load(z + i)); }, [&](Index i) { z[i] *= a; });
   }
 
   static T maximum(const T* z, Index n) {
     V best = simd::broadcast(-std::numeric_limits<T>::infinity());
     T single = -std::numeric_limits<T>::infinity();
     simd::each<T>(
-        n, [&](Index i) { const V v = simd::load(z + i); best = v > best ? v : best; },
+        n,
+        [&](Index i) {
+          const V v = simd::load(z + i);
+          best = v > best ? v : best;
+        },
         [&](Index i) { single = std::max(single, z[i]); });
     return std::max(single, simd::maximum<T>(best));
   }
@@ -598,8 +618,8 @@ class CpuLane : public ReferenceLane<T> {
   /// Room for dropout_factors of `columns` elements.
   T* factor_row(Index columns) { return workspace().template array<T>((columns + 63) / 64 * 64).data(); }
 
-  /// Which tokens of a sequence may be keys, prepared once for all its queries and heads. Rows of scores are worked on in a
-  /// padded copy, so that every step is whole registers.
+  /// Which tokens of a sequence may be keys, prepared once for all its queries and heads. Rows of scores are worked on
+  /// in a padded copy, so that every step is whole registers.
   class KeyRow {
    public:
     KeyRow(CpuLane& lane, const TokenView& tokens, Index s)
@@ -671,7 +691,8 @@ class CpuLane : public ReferenceLane<T> {
     const Index first = tokens.position(begin) / DropoutMask::group_columns * DropoutMask::group_columns;
     const Index count = tokens.position(begin + n - 1) + 1 - first;
     T* factors = factor_row(count);
-    detail::dropout_factors(dropout, tokens.random_row(s, begin + i), heads * columns, h * columns + first, count, factors);
+    detail::dropout_factors(dropout, tokens.random_row(s, begin + i), heads * columns, h * columns + first, count,
+                            factors);
     for (Index j = 0; j < n; ++j) {
       weights[j] = p[j] * factors[tokens.position(begin + j) - first];
     }
@@ -704,7 +725,8 @@ class CpuLane : public ReferenceLane<T> {
       const auto [ia, ib] = within(i0, i1);
       const auto [ja, jb] = within(j0, j1);
       if (ia != ib && ja != jb) {
-        f(slice(index.sample, ia, ib), slice(index.token, ia, ib), slice(index.sample, ja, jb), slice(index.token, ja, jb));
+        f(slice(index.sample, ia, ib), slice(index.token, ia, ib), slice(index.sample, ja, jb),
+          slice(index.token, ja, jb));
       }
     }
   }

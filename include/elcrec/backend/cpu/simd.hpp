@@ -125,8 +125,8 @@ inline void add_scaled(T a, const T* x, T* y, Index n) {
       n, [&](Index i) { store<T>(y + i, load(y + i) + factor * load(x + i)); }, [&](Index i) { y[i] += a * x[i]; });
 }
 
-/// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not 0).
-/// Cody-Waite reduction to |r| <= ln2/2 and a Taylor polynomial of degree 7.
+/// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not
+/// 0). Cody-Waite reduction to |r| <= ln2/2 and a Taylor polynomial of degree 7.
 inline Pack<float> exp(Pack<float> x) {
   using V = Pack<float>;
   using I = Pack<std::int32_t>;

@@ -5,6 +5,7 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+
 #include <unsupported/Eigen/CXX11/ThreadPool>
 
 #include "elcrec/core/types.hpp"
@@ -16,7 +17,8 @@ namespace elcrec::detail {
 class ThreadPool {
  public:
   explicit ThreadPool(Index threads)
-      : threads_(threads), pool_(threads > 1 ? std::make_unique<Eigen::ThreadPool>(static_cast<int>(threads - 1)) : nullptr) {}
+      : threads_(threads),
+        pool_(threads > 1 ? std::make_unique<Eigen::ThreadPool>(static_cast<int>(threads - 1)) : nullptr) {}
 
   [[nodiscard]] Index threads() const { return threads_; }
 

@@ -31,7 +31,8 @@ class ReferenceLane {
   using Workspace = elcrec::Workspace<Bytes>;
 
   [[nodiscard]] static Workspace make_workspace() {
-    return Workspace([](std::size_t bytes) { return Bytes(static_cast<Index>(bytes), typename Bytes::Uninitialised{}); });
+    return Workspace(
+        [](std::size_t bytes) { return Bytes(static_cast<Index>(bytes), typename Bytes::Uninitialised{}); });
   }
 
   /// Scratch memory of this lane.
@@ -155,8 +156,8 @@ class ReferenceLane {
     }
   }
 
-  /// y = x̂ ∘ gamma + beta with x̂ = (x - mean) rstd, rstd = 1 / sqrt(var + eps), var biased; x̂ (T, D) and rstd (1, T) are
-  /// kept for the backward pass
+  /// y = x̂ ∘ gamma + beta with x̂ = (x - mean) rstd, rstd = 1 / sqrt(var + eps), var biased; x̂ (T, D) and rstd (1, T)
+  /// are kept for the backward pass
   void layer_norm(In x, In gamma, In beta, T eps, Out normalised, Out rstd, Out y) const {
     const T d = static_cast<T>(x.cols());
     for (Index t = 0; t < x.rows(); ++t) {
@@ -233,9 +234,9 @@ class ReferenceLane {
   }
 
   /// Multi-head attention within each sequence. qkv (T, 3D) holds queries, keys, values side by side, head h in
-  /// columns h·D/H of each. p = softmax_j(q_i·k_j / sqrt(D/H)) over the visible keys, context_i = Σ_j dropout(p_ij) v_j.
-  /// probabilities (T, H·longest) keeps p (without dropout), key j of head h in column h·longest + j.
-  /// A query with no visible key attends to its whole sequence: what adding -10000 to every score amounts to.
+  /// columns h·D/H of each. p = softmax_j(q_i·k_j / sqrt(D/H)) over the visible keys, context_i = Σ_j dropout(p_ij)
+  /// v_j. probabilities (T, H·longest) keeps p (without dropout), key j of head h in column h·longest + j. A query with
+  /// no visible key attends to its whole sequence: what adding -10000 to every score amounts to.
   void attention(const TokenView& tokens, Index heads, AttentionMask mask, const DropoutMask& dropout, In qkv,
                  Out probabilities, Out context) const {
     const Index d = context.cols();
@@ -329,9 +330,8 @@ class ReferenceLane {
   /// y_s (S, L·D): token at position p in columns [p·D, (p+1)·D), 0 where there is none
   void concat_pool(const TokenView& tokens, In x, Out y) const {
     fill(y, T(0));
-    for_each_token(tokens, [&](Index s, Index t) {
-      std::copy_n(x.row(t), x.cols(), y.row(s) + tokens.position(t) * x.cols());
-    });
+    for_each_token(
+        tokens, [&](Index s, Index t) { std::copy_n(x.row(t), x.cols(), y.row(s) + tokens.position(t) * x.cols()); });
   }
 
   /// dx_t += dy_s[p·D ...]
@@ -388,8 +388,10 @@ class ReferenceLane {
   }
 
   /// out_r = values[ids_r]
-  void gather_ids(std::span<const std::int32_t> values, std::span<const std::int32_t> ids, std::span<std::int32_t> out) const {
-    std::transform(ids.begin(), ids.end(), out.begin(), [&](std::int32_t id) { return values[static_cast<std::size_t>(id)]; });
+  void gather_ids(std::span<const std::int32_t> values, std::span<const std::int32_t> ids,
+                  std::span<std::int32_t> out) const {
+    std::transform(ids.begin(), ids.end(), out.begin(),
+                   [&](std::int32_t id) { return values[static_cast<std::size_t>(id)]; });
   }
 
   /// y[ids_r] += x_r; with equal ids in the order of r
@@ -401,10 +403,11 @@ class ReferenceLane {
   }
 
   /// out_t = sample_ids_s · L + position_t: rows of a (K·L, D) table that holds one row for each center and position
-  void expand_ids(const TokenView& tokens, std::span<const std::int32_t> sample_ids, std::span<std::int32_t> out) const {
+  void expand_ids(const TokenView& tokens, std::span<const std::int32_t> sample_ids,
+                  std::span<std::int32_t> out) const {
     for_each_token(tokens, [&](Index s, Index t) {
-      out[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(
-          sample_ids[static_cast<std::size_t>(s)] * tokens.max_length + tokens.position(t));
+      out[static_cast<std::size_t>(t)] =
+          static_cast<std::int32_t>(sample_ids[static_cast<std::size_t>(s)] * tokens.max_length + tokens.position(t));
     });
   }
 
@@ -467,9 +470,8 @@ class ReferenceLane {
     for (Index i = i0; i < i1; ++i) {
       std::fill(s.row(i) + j0, s.row(i) + j1, T(0));
     }
-    for_each_pair(index, i0, i1, j0, j1, [&](Index i, Index t, Index j, Index u) {
-      s(i, j) += dot(z.row(t), z.row(u), z.cols());
-    });
+    for_each_pair(index, i0, i1, j0, j1,
+                  [&](Index i, Index t, Index j, Index u) { s(i, j) += dot(z.row(t), z.row(u), z.cols()); });
     mirror(i0, i1, j0, j1, s);
   }
 
@@ -483,11 +485,11 @@ class ReferenceLane {
     });
   }
 
-  /// InfoNCE rows [i0, i1) of the similarities s (N, N) of two views of N/2 samples: row i's positive is (i + N/2) mod N,
-  /// its negatives all others but itself and, where labels (N/2) are given, those of its own label.
-  /// loss_i (1, N) = logsumexp(logits_i) - logits_i[positive] with logits = s / temperature; s_i becomes
-  /// weight · d loss_i / d s_i.
-  void info_nce(std::span<const std::int32_t> labels, T temperature, T weight, Index i0, Index i1, Out s, Out loss) const {
+  /// InfoNCE rows [i0, i1) of the similarities s (N, N) of two views of N/2 samples: row i's positive is (i + N/2) mod
+  /// N, its negatives all others but itself and, where labels (N/2) are given, those of its own label. loss_i (1, N) =
+  /// logsumexp(logits_i) - logits_i[positive] with logits = s / temperature; s_i becomes weight · d loss_i / d s_i.
+  void info_nce(std::span<const std::int32_t> labels, T temperature, T weight, Index i0, Index i1, Out s,
+                Out loss) const {
     const Index half = s.cols() / 2;
     const auto label = [&](Index i) { return labels[static_cast<std::size_t>(i % half)]; };
     for (Index i = i0; i < i1; ++i) {
@@ -524,7 +526,8 @@ class ReferenceLane {
 
   // ---- optimizer ------------------------------------------------------------------------------------------------
 
-  /// Adam on flat arrays: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g², then AdamStep's update. An empty gradient is 0.
+  /// Adam on flat arrays: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g², then AdamStep's update. An empty gradient is
+  /// 0.
   void adam(const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m, std::span<T> v) const {
     const T b1 = static_cast<T>(step.beta1);
     const T b2 = static_cast<T>(step.beta2);
@@ -548,7 +551,8 @@ class ReferenceLane {
                     std::span<const std::int32_t> offsets, std::span<const ItemId> seen, std::span<Index> ranks) {
     for (std::size_t u = 0; u < targets.size(); ++u) {
       const T* q = queries.row(static_cast<Index>(u));
-      const auto mine = seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
+      const auto mine =
+          seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
       const auto score = [&](ItemId v) {
         const bool zero = rule.seen == RankingRule::Seen::zero && std::binary_search(mine.begin(), mine.end(), v);
         return zero ? T(0) : dot(q, table.row(v), table.cols());
@@ -556,7 +560,8 @@ class ReferenceLane {
       const T at_target = score(targets[u]);
       ranks[u] = 0;
       for (ItemId v = rule.first; v < rule.last; ++v) {
-        const bool excluded = rule.seen == RankingRule::Seen::exclude && std::binary_search(mine.begin(), mine.end(), v);
+        const bool excluded =
+            rule.seen == RankingRule::Seen::exclude && std::binary_search(mine.begin(), mine.end(), v);
         ranks[u] += v != targets[u] && !excluded && score(v) > at_target ? 1 : 0;
       }
     }
@@ -604,7 +609,8 @@ class ReferenceLane {
     return false;
   }
 
-  static T keep_factor(const TokenView& tokens, const DropoutMask& mask, Index heads, Index s, Index h, Index i, Index j) {
+  static T keep_factor(const TokenView& tokens, const DropoutMask& mask, Index heads, Index s, Index h, Index i,
+                       Index j) {
     if (!mask.active()) {
       return T(1);
     }
@@ -678,8 +684,10 @@ class ReferenceLane {
         continue;
       }
       const auto at = static_cast<std::size_t>(p);
-      for (auto a = static_cast<std::size_t>(index.begins[at]); a < static_cast<std::size_t>(index.begins[at + 1]); ++a) {
-        for (auto b = static_cast<std::size_t>(index.begins[at]); b < static_cast<std::size_t>(index.begins[at + 1]); ++b) {
+      for (auto a = static_cast<std::size_t>(index.begins[at]); a < static_cast<std::size_t>(index.begins[at + 1]);
+           ++a) {
+        for (auto b = static_cast<std::size_t>(index.begins[at]); b < static_cast<std::size_t>(index.begins[at + 1]);
+             ++b) {
           if (index.sample[a] >= i0 && index.sample[a] < i1 && index.sample[b] >= j0 && index.sample[b] < j1) {
             f(index.sample[a], index.token[a], index.sample[b], index.token[b]);
           }
