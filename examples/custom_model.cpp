@@ -1,6 +1,6 @@
-// Another model from the library's parts and three of one's own: an encoder, an augmentation and an objective, trained by the
-// unchanged Trainer on any backend. Returns 1 if a gradient of the
-// encoder is wrong or the model is not twice as good as popularity.
+// Another model from the library's parts and three of one's own: an encoder, an augmentation and an objective, trained
+// by the unchanged Trainer on any backend. Returns 1 if a gradient of the encoder is wrong or the model is not twice as
+// good as popularity.
 #include <algorithm>
 #include <cmath>
 #include <iostream>
@@ -14,7 +14,8 @@
 namespace el = elcrec;
 
 /// An item and the mean of all up to it, joined by a small network:
-/// e_t = E[item_t] + P[position_t],  m_t = mean_{s ≤ t} e_s,  c_t = W_j [e_t; m_t] + b_j,  y_t = e_t + W_o gelu(c_t) + b_o.
+/// e_t = E[item_t] + P[position_t],  m_t = mean_{s ≤ t} e_s,
+/// c_t = W_j [e_t; m_t] + b_j,  y_t = e_t + W_o gelu(c_t) + b_o.
 /// The running mean is attention with all queries and keys 0: every item that is seen then has the same weight.
 template <el::Backend B>
 class RunningMeanEncoder {

@@ -48,12 +48,15 @@ std::vector<float> weights(const Model& model) {
 }
 
 /// The next-item loss, raising a flag after a number of steps.
-struct Countdown : el::NextItemBce {
+struct Countdown {
+  using Views = el::TypeList<el::InputView>;
+  static constexpr std::string_view name = "next_item";
+  double weight = 1.0;
   std::atomic<bool>* flag = nullptr;
   int* left = nullptr;
 
   void evaluate(auto& step) const {
-    el::NextItemBce::evaluate(step);
+    el::evaluate_pairwise(step, el::PairwiseLoss::bce, weight, step.loss(*this));
     if (left != nullptr && --*left == 0) {
       *flag = true;
     }
@@ -105,7 +108,9 @@ TEST_CASE("the full-softmax objective gives the same bits for any number of thre
   const auto split = small_split();
   std::vector<std::vector<float>> results;
   for (const Index threads : {1, 2}) {
-    el::ELCRec<el::Cpu, el::NextItemSoftmax> model(small_options(split), el::Cpu({.threads = threads}));
+    auto o = small_options(split);
+    o.objective = el::NextItemLoss::softmax;
+    el::ELCRec<el::Cpu> model(o, el::Cpu({.threads = threads}));
     el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3}, small_run(4));
     std::vector<double> next_item;
     trainer.fit(split, [&](const el::EpochReport& report) { next_item.push_back(report.losses.terms.at(0).second); });

@@ -11,9 +11,8 @@
 #include <vector>
 
 #include <CLI/CLI.hpp>
-#include <nlohmann/json.hpp>
-
 #include <elcrec/elcrec.hpp>
+#include <nlohmann/json.hpp>
 
 /// The program `elcrec`: a header for each subcommand. Numbers of users and items in its output are those of the files.
 namespace program {
@@ -21,8 +20,8 @@ namespace program {
 using elcrec::Index;
 using nlohmann::ordered_json;
 
-/// The flags that every subcommand has. Results go to standard output; with --json as one object, and then progress goes
-/// to standard error.
+/// The flags that every subcommand has. Results go to standard output; with --json as one object, and then progress
+/// goes to standard error.
 class Common {
  public:
   void add_to(CLI::App& command) {
@@ -34,7 +33,8 @@ class Common {
 
   /// Where a subcommand that draws no random numbers takes --seed all the same, so that scripts may pass it everywhere.
   static void accept_seed(CLI::App& command) {
-    command.add_option_function<std::uint64_t>("--seed", [](const auto&) {}, "no effect: nothing random here");
+    command.add_option_function<std::uint64_t>(
+        "--seed", [](const auto&) {}, "no effect: nothing random here");
   }
 
   [[nodiscard]] elcrec::Cpu backend() const { return elcrec::Cpu({.threads = threads_}); }
@@ -69,22 +69,10 @@ CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
       ->default_str(current);
 }
 
-inline void add_short_histories(CLI::App& command, elcrec::ShortHistories& value) {
-  add_choice<elcrec::ShortHistories>(
-      command, "--short-histories", value,
-      {{"reject", elcrec::ShortHistories::reject}, {"drop", elcrec::ShortHistories::drop}},
-      "users of fewer than 4 items, which cannot be split");
-}
-
-inline void add_protocol(CLI::App& command, elcrec::Protocol& value) {
-  add_choice<elcrec::Protocol>(command, "--protocol", value,
-                               {{"strict", elcrec::Protocol::strict}, {"paper", elcrec::Protocol::paper}},
-                               "items that compete: all unseen ones, or as the paper's code ranks");
-}
-
 inline void add_preset(CLI::App& command, std::string& name, const std::string& description) {
   add_choice<std::string>(command, "--preset", name,
-                          {{"beauty", "beauty"}, {"sports", "sports"}, {"toys", "toys"}, {"yelp", "yelp"}}, description);
+                          {{"beauty", "beauty"}, {"sports", "sports"}, {"toys", "toys"}, {"yelp", "yelp"}},
+                          description);
 }
 
 /// `value` with so many digits after the point.
@@ -100,8 +88,7 @@ inline void add_preset(CLI::App& command, std::string& name, const std::string& 
 }
 
 /// A line of metrics for each name, under one another.
-inline void print_metrics(std::ostream& out,
-                          const std::vector<std::pair<std::string, elcrec::RankingMetrics>>& lines) {
+inline void print_metrics(std::ostream& out, const std::vector<std::pair<std::string, elcrec::RankingMetrics>>& lines) {
   constexpr std::size_t name_width = 14;
   constexpr std::size_t width = 9;
   out << std::string(name_width, ' ');

@@ -13,18 +13,24 @@ class Evaluate {
   explicit Evaluate(CLI::App& app) {
     auto& command = *app.add_subcommand("evaluate", "Rank the held-out items of a file with a checkpoint");
     command.add_option("--data", data_, "lines \"user item item ...\", oldest item first")->required();
-    command.add_option("--checkpoint", checkpoint_, "a model file, also a foreign one with PyTorch's names")->required();
+    command.add_option("--checkpoint", checkpoint_, "a model file, also a foreign one with PyTorch's names")
+        ->required();
     add_choice<elcrec::Split>(command, "--split", split_,
                               {{"test", elcrec::Split::test}, {"valid", elcrec::Split::valid}},
                               "each user's last item, or the one before it");
-    add_protocol(command, protocol_);
+    add_choice<elcrec::Protocol>(command, "--protocol", protocol_,
+                                 {{"strict", elcrec::Protocol::strict}, {"paper", elcrec::Protocol::paper}},
+                                 "items that compete: all unseen ones, or as the paper's code ranks");
     padding_given_ = add_choice<elcrec::Padding>(
         command, "--padding", padding_, {{"paper", elcrec::Padding::paper}, {"masked", elcrec::Padding::masked}},
         "how histories are encoded; both give the same ranks, masked sooner");
     add_preset(command, preset_, "the paper's heads and padding for a data set, for a file without metadata");
-    heads_given_ = command.add_option("--heads", heads_, "attention heads of a file without metadata")
-                       ->capture_default_str();
-    add_short_histories(command, short_histories_);
+    heads_given_ =
+        command.add_option("--heads", heads_, "attention heads of a file without metadata")->capture_default_str();
+    add_choice<elcrec::ShortHistories>(
+        command, "--short-histories", short_histories_,
+        {{"reject", elcrec::ShortHistories::reject}, {"drop", elcrec::ShortHistories::drop}},
+        "users of fewer than 4 items, which cannot be split");
     common_.add_to(command);
     Common::accept_seed(command);
     command.footer(

@@ -19,8 +19,8 @@ class Intents {
     common_.add_to(command);
     Common::accept_seed(command);
     command.footer(
-        "Names the intents that have users, the largest first: how many users are nearest to it, which items most of them\n"
-        "have, and the users nearest to its center.\n"
+        "Names the intents that have users, the largest first: how many users are nearest to it, which items most of\n"
+        "them have, and the users nearest to its center.\n"
         "Examples:\n"
         "  elcrec intents --checkpoint clicks.safetensors --data clicks.txt\n"
         "  elcrec intents --checkpoint clicks.safetensors --data clicks.txt --top 10 --json");

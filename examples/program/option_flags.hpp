@@ -10,8 +10,8 @@
 
 namespace program {
 
-/// A flag for each option of a struct that has a visit_options: max_length becomes --max-length. What the command line gave is
-/// kept as text, so that it can be applied over a preset or a checkpoint's configuration.
+/// A flag for each option of a struct that has a visit_options: max_length becomes --max-length. What the command line
+/// gave is kept as text, so that it can be applied over a preset or a checkpoint's configuration.
 class OptionFlags {
  public:
   template <class Options>

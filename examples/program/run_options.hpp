@@ -12,24 +12,20 @@
 
 #include "program/common.hpp"
 
-namespace program {
-
-enum class NextItemLoss { bce, bpr, softmax };
-
-}  // namespace program
-
 namespace elcrec {
 template <>
-inline constexpr std::array<std::string_view, 3> names_of<program::NextItemLoss>{"bce", "bpr", "softmax"};
-template <>
 inline constexpr std::array<std::string_view, 2> names_of<Schedule::Shape>{"constant", "cosine"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Protocol>{"strict", "paper"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<ShortHistories>{"reject", "drop"};
 }  // namespace elcrec
 
 namespace program {
 
-/// How a model is trained: what the checkpoint keeps besides the model's own configuration, so that --resume needs no flag.
+/// How a model is trained: what the checkpoint keeps besides the model's own configuration, so that --resume needs no
+/// flag.
 struct RunOptions {
-  NextItemLoss objective = NextItemLoss::bce;
   Index epochs = 300;
   Index batch_size = 256;
   double learning_rate = 1e-3;
@@ -38,13 +34,14 @@ struct RunOptions {
   long warmup_steps = 0;
   elcrec::Schedule::Shape schedule = elcrec::Schedule::Shape::constant;
   bool k_means = true;
+  elcrec::Protocol protocol = elcrec::Protocol::strict;
+  elcrec::ShortHistories short_histories = elcrec::ShortHistories::reject;
 };
 
 /// visitor(name, field, description) for every option, as for elcrec::ELCRecOptions.
 template <class Options>
   requires std::same_as<std::remove_const_t<Options>, RunOptions>
 void visit_options(Options& o, auto&& visitor) {
-  visitor("objective", o.objective, "next-item loss: sampled BCE (paper), BPR, or softmax over all items");
   visitor("epochs", o.epochs, "epochs at most");
   visitor("batch_size", o.batch_size, "users in a step");
   visitor("learning_rate", o.learning_rate, "of Adam");
@@ -53,10 +50,13 @@ void visit_options(Options& o, auto&& visitor) {
   visitor("warmup_steps", o.warmup_steps, "steps over which the learning rate rises to its value");
   visitor("schedule", o.schedule, "learning rate after that");
   visitor("k_means", o.k_means, "centers start from k-means over the users; otherwise at random");
+  visitor("protocol", o.protocol,
+          "items that compete in validation and test: all unseen ones, or as the paper's code ranks");
+  visitor("short_histories", o.short_histories, "users of fewer than 4 items, which cannot be split");
 }
 
 [[nodiscard]] inline elcrec::TrainerOptions trainer_options(const RunOptions& run, std::uint64_t seed,
-                                                            elcrec::Protocol protocol, const std::atomic<bool>& stop) {
+                                                            const std::atomic<bool>& stop) {
   return {.epochs = run.epochs,
           .batch_size = run.batch_size,
           .patience = run.patience,
@@ -64,25 +64,14 @@ void visit_options(Options& o, auto&& visitor) {
           .k_means_start = run.k_means,
           .clip_norm = run.clip_norm,
           .schedule = {.shape = run.schedule, .warmup_steps = run.warmup_steps},
-          .validation = {.protocol = protocol},
+          .validation = {.protocol = run.protocol},
           .stop = &stop};
 }
 
-/// f with the type of the next-item objective.
-template <class F>
-void with_objective(NextItemLoss loss, F f) {
-  switch (loss) {
-    case NextItemLoss::bce: return f(std::type_identity<elcrec::NextItemBce>{});
-    case NextItemLoss::bpr: return f(std::type_identity<elcrec::NextItemBpr>{});
-    case NextItemLoss::softmax: return f(std::type_identity<elcrec::NextItemSoftmax>{});
-  }
-}
-
 /// ELCRec whose checkpoints say how it was trained as well.
-template <class NextItem>
-class TrainedModel : public elcrec::ELCRec<elcrec::Cpu, NextItem> {
+class TrainedModel : public elcrec::ELCRec<elcrec::Cpu> {
  public:
-  using Base = elcrec::ELCRec<elcrec::Cpu, NextItem>;
+  using Base = elcrec::ELCRec<elcrec::Cpu>;
   static constexpr std::string_view prefix = "run.";
 
   TrainedModel(const elcrec::ELCRecOptions& options, const RunOptions& run, const elcrec::Cpu& backend)

@@ -26,8 +26,6 @@ class Train {
         "the paper's ablations: all terms, none but the next item, with contrast, with the cluster loss");
     command.add_flag("--resume", resume_, "continue the run whose checkpoint is at --out, with its configuration");
     command.add_option("--log", log_, "file for one JSON line an epoch; --resume appends, otherwise it starts anew");
-    add_protocol(command, protocol_);
-    add_short_histories(command, short_histories_);
     common_.add_to(command);
     flags_.add_to<RunOptions>(command, "Training");
     flags_.add_to<elcrec::ELCRecOptions>(command, "Model");
@@ -36,7 +34,9 @@ class Train {
         "  elcrec train --data clicks.txt --out clicks.safetensors --intents 64 --log clicks.jsonl\n"
         "  elcrec train --data Beauty.txt --out beauty.safetensors --preset beauty --padding masked --trade-off 0.1\n"
         "  elcrec train --data clicks.txt --out clicks.safetensors --resume --epochs 400\n"
-        "SIGINT (Ctrl-C) or SIGTERM saves the checkpoint and ends with exit code 0; --resume continues to the same bits.");
+        "SIGINT (Ctrl-C) or SIGTERM saves the checkpoint and ends with exit code 0. --resume continues from there to "
+        "the\n"
+        "bits of an uninterrupted run.");
     command.callback([this] { run(); });
   }
   Train(const Train&) = delete;
@@ -56,18 +56,15 @@ class Train {
     check_out();
     Plan plan = resume_ ? resumed_plan() : new_plan({});
     auto data = plan.items ? elcrec::read_sequences(data_, *plan.items) : elcrec::read_sequences(data_);
-    const auto split = elcrec::leave_one_out(std::move(data), short_histories_);
+    const auto split = elcrec::leave_one_out(std::move(data), plan.run.short_histories);
     plan.model.items = split.item_count();
-    with_objective(plan.run.objective, [&]<class NextItem>(std::type_identity<NextItem>) {
-      TrainedModel<NextItem> model(plan.model, plan.run, common_.backend());
-      train(model, plan, split);
-    });
+    TrainedModel model(plan.model, plan.run, common_.backend());
+    train(model, plan, split);
   }
 
-  template <class Model>
-  void train(Model& model, const Plan& plan, const elcrec::LeaveOneOut& split) {
+  void train(TrainedModel& model, const Plan& plan, const elcrec::LeaveOneOut& split) {
     const elcrec::StopSignal stop;
-    auto options = trainer_options(plan.run, plan.model.seed, protocol_, stop.requested());
+    auto options = trainer_options(plan.run, plan.model.seed, stop.requested());
     options.checkpoint = out_;
     elcrec::Trainer trainer(model, elcrec::Adam{.learning_rate = plan.run.learning_rate}, options);
     if (resume_) {
@@ -83,7 +80,7 @@ class Train {
     if (result.end == elcrec::FitResult::End::interrupted) {
       report_interruption(result);
     } else {
-      report(result, elcrec::evaluate(model, split, elcrec::Split::test, {.protocol = protocol_}),
+      report(result, elcrec::evaluate(model, split, elcrec::Split::test, {.protocol = plan.run.protocol}),
              elcrec::evaluate_popularity(split, elcrec::Split::test));
     }
   }
@@ -95,10 +92,11 @@ class Train {
                                        folder.string(), " was not found; expected an existing folder");
     elcrec::require<elcrec::FileError>(::access(folder.c_str(), W_OK) == 0, "--out ", out_.string(), ": the folder ",
                                        folder.string(), " is not writable; expected one for the checkpoint");
-    elcrec::require<elcrec::FileError>(!std::filesystem::exists(out_) || std::filesystem::is_regular_file(out_),
-                                       "--out ", out_.string(), ": is not a regular file; expected a file or a new name");
-    elcrec::require<elcrec::FileError>(!resume_ || std::filesystem::exists(out_), "--resume: found no checkpoint ",
-                                       out_.string(), "; expected the one that the run left (or start without --resume)");
+    const bool exists = std::filesystem::exists(out_);
+    elcrec::require<elcrec::FileError>(!exists || std::filesystem::is_regular_file(out_), "--out ", out_.string(),
+                                       ": is not a regular file; expected a file or a new name");
+    elcrec::require<elcrec::FileError>(!resume_ || exists, "--resume: found no checkpoint ", out_.string(),
+                                       "; expected the one that the run left (or start without --resume)");
   }
 
   /// `base` under the preset, the ablation and the flags, in this order.
@@ -119,18 +117,17 @@ class Train {
     return base;
   }
 
-  /// The checkpoint's configuration; what the command asks besides must not contradict it where a resumed run would differ.
+  /// The checkpoint's configuration. Flags may change the rest of the run, such as --epochs, but not the model.
   [[nodiscard]] Plan resumed_plan() const {
     const auto file = elcrec::SafetensorsFile::read(out_);
     const auto found = elcrec::read_options(file, out_.string());
-    Plan saved{.model = found, .run = TrainedModel<elcrec::NextItemBce>::read_run(file.metadata())};
+    Plan saved{.model = found, .run = TrainedModel::read_run(file.metadata())};
     Plan plan = new_plan(saved);
     plan.model.items = found.items;
     const auto expected = elcrec::to_metadata(plan.model);
     for (const auto& [name, value] : elcrec::to_metadata(found)) {
       require_same(OptionFlags::flag_of(name), value, expected.at(name));
     }
-    require_same("--objective", elcrec::to_text(saved.run.objective), elcrec::to_text(plan.run.objective));
     plan.items = elcrec::read_item_map(file, found.items);
     return plan;
   }
@@ -186,8 +183,6 @@ class Train {
   std::string preset_;
   Ablation ablation_ = Ablation::full;
   bool resume_ = false;
-  elcrec::Protocol protocol_ = elcrec::Protocol::strict;
-  elcrec::ShortHistories short_histories_ = elcrec::ShortHistories::reject;
 };
 
 }  // namespace program

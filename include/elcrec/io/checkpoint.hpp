@@ -130,13 +130,13 @@ struct LoadedModel {
 };
 
 /// Loads an ELCRec checkpoint, ours or a foreign one. Throws FileError for anything that does not fit.
-template <Backend B, class NextItem = NextItemBce>
-[[nodiscard]] LoadedModel<ELCRec<B, NextItem>> load_elcrec(const std::filesystem::path& path, const B& backend = B(),
-                                                           Index heads = 2) {
+template <Backend B>
+[[nodiscard]] LoadedModel<ELCRec<B>> load_elcrec(const std::filesystem::path& path, const B& backend = B(),
+                                                 Index heads = 2) {
   const auto file = SafetensorsFile::read(path);
   try {
     const ELCRecOptions options = read_options(file, path.string(), heads);
-    LoadedModel<ELCRec<B, NextItem>> loaded{ELCRec<B, NextItem>(options, backend), read_item_map(file, options.items)};
+    LoadedModel<ELCRec<B>> loaded{ELCRec<B>(options, backend), read_item_map(file, options.items)};
     read_parameters(file, path.string(), backend, loaded.model);
     return loaded;
   } catch (const ArgumentError& error) {

@@ -18,7 +18,7 @@ namespace elcrec {
 /// encoder, learnable intents, next-item loss, intent-assisted contrast on two levels, cluster loss. The terms are
 /// evaluated in the order of the released code: the sequence level still sees the centers where the optimizer left
 /// them, then they are projected.
-template <Backend B, class NextItem = NextItemBce, Index Hidden = Dynamic, Index Intents = Dynamic>
+template <Backend B, Index Hidden = Dynamic, Index Intents = Dynamic>
 class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
                                       SequenceContrast, ClusterLoss, IntentContrast> {
  public:
@@ -42,7 +42,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
     check(o);
     this->padding = o.padding;
     this->objectives = {
-        NextItem{.weight = o.next_item_weight},
+        NextItem{.weight = o.next_item_weight, .loss = o.objective},
         SequenceContrast{.weight = o.sequence_weight,
                          .temperature = o.temperature,
                          .prototype = o.prototype,
@@ -68,12 +68,12 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
 };
 
 /// The paper's ablations, each a composition.
-template <Backend B, class NextItem = NextItemBce>
+template <Backend B, Objective NextItem = NextItemBce>
 using SasRec = SequentialModel<TransformerEncoder<Dynamic, B>, NoClusters<B>, NextItem>;
-template <Backend B, class NextItem = NextItemBce>
+template <Backend B, Objective NextItem = NextItemBce>
 using SasRecWithContrast = SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>,
                                            NextItem, SequenceContrast, IntentContrast>;
-template <Backend B, class NextItem = NextItemBce>
+template <Backend B, Objective NextItem = NextItemBce>
 using SasRecWithClusters =
     SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>, NextItem, ClusterLoss>;
 

@@ -14,6 +14,7 @@
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/loss/cluster_loss.hpp"
 #include "elcrec/loss/intent_contrastive.hpp"
+#include "elcrec/loss/next_item.hpp"
 #include "elcrec/loss/pooling.hpp"
 
 namespace elcrec {
@@ -32,6 +33,7 @@ struct ELCRecOptions {
   Padding padding = Padding::masked;
   std::uint64_t seed = 0;  ///< of the initial weights
 
+  NextItemLoss objective = NextItemLoss::bce;
   double next_item_weight = 1.0;
   double sequence_weight = 0.1;  ///< of ICL at the sequence level
   double intent_weight = 0.1;    ///< of ICL at the intent level
@@ -60,6 +62,7 @@ void visit_options(auto& o, auto&& visitor) {
   visitor("attention_dropout", o.attention_dropout, "dropout on attention probabilities");
   visitor("padding", o.padding, "paper (padding takes part, as in the released code) or masked (real tokens only)");
   visitor("seed", o.seed, "seed of weights, batches, views, negatives and dropout");
+  visitor("objective", o.objective, "next-item loss: bce (sampled, the paper's), bpr, or softmax over all items");
   visitor("next_item_weight", o.next_item_weight, "weight of the next-item loss");
   visitor("sequence_weight", o.sequence_weight, "weight of the sequence-level contrast");
   visitor("intent_weight", o.intent_weight, "weight of the intent-level contrast");
@@ -81,6 +84,8 @@ template <class E>
 inline constexpr auto names_of = nullptr;
 template <>
 inline constexpr std::array<std::string_view, 2> names_of<Padding>{"paper", "masked"};
+template <>
+inline constexpr std::array<std::string_view, 3> names_of<NextItemLoss>{"bce", "bpr", "softmax"};
 template <>
 inline constexpr std::array<std::string_view, 2> names_of<Prototype>{"shift", "concat"};
 template <>

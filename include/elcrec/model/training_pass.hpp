@@ -172,6 +172,7 @@ class TrainingPass {
   /// Where an objective adds its loss; backend memory.
   template <class O>
   [[nodiscard]] double* loss(const O&) {
+    static_assert(Model::ObjectiveList::template contains<O>, "loss(*this) is for the model's own objectives");
     return losses_.data() + Model::ObjectiveList::template index_of<O>();
   }
 

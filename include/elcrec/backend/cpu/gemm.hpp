@@ -21,6 +21,7 @@ inline constexpr Index tile_rows = simd::register_count == 32 ? 12 : 6;
 inline constexpr Index depth_block = 256;
 /// A b with contiguous rows is read where it is when so few rows of y use it that repacking would not pay.
 inline constexpr Index in_place_rows = 64;
+inline constexpr Index in_place_stride = 512;  // longer rows lie in a page each
 
 /// Elements that the packed copy of b needs: any K is cut to depth_block.
 template <class T>
@@ -89,7 +90,11 @@ inline void pack(Operand<T> b, Index k0, Index depth, Index cols, T* packed) {
     }
     if (b.outer == 1) {
       for (Index k = 0; k < depth; ++k) {
-        std::memcpy(packed + k * nr, from + k * b.depth, static_cast<std::size_t>(n) * sizeof(T));
+        if (n == nr) {  // a copy of constant size is two registers; one of variable size is a call
+          std::memcpy(packed + k * nr, from + k * b.depth, nr * sizeof(T));
+        } else {
+          std::copy_n(from + k * b.depth, n, packed + k * nr);
+        }
       }
     } else {
       transpose(from, b.outer, n, depth, packed);
@@ -104,7 +109,10 @@ inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, In
   using V = simd::Pack<T>;
   constexpr Index w = simd::width<T>;
   V start[2] = {};
-  if (bias != nullptr) {
+  if (bias != nullptr && cols == tile_cols<T>) {
+    start[0] = simd::load(bias);
+    start[1] = simd::load(bias + w);
+  } else if (bias != nullptr) {
     std::memcpy(start, bias, static_cast<std::size_t>(cols) * sizeof(T));
   }
   V sum[Rows][2];
@@ -163,7 +171,7 @@ void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write wr
   for (Index k0 = 0; k0 < depth; k0 += depth_block) {
     const Index kc = std::min(depth_block, depth - k0);
     const bool add = write == Write::add || k0 > 0;
-    const bool in_place = b.outer == 1 && y.rows() <= in_place_rows && y.cols() % nr == 0;
+    const bool in_place = b.outer == 1 && b.depth <= in_place_stride && y.rows() <= in_place_rows && y.cols() % nr == 0;
     const T* panels = in_place ? b.data + k0 * b.depth : packed;
     const Index panel_stride = in_place ? b.depth : nr;
     const Index next_panel = in_place ? nr : kc * nr;

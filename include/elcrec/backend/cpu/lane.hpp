@@ -693,6 +693,13 @@ class CpuLane : public ReferenceLane<T> {
     T* factors = factor_row(count);
     detail::dropout_factors(dropout, tokens.random_row(s, begin + i), heads * columns, h * columns + first, count,
                             factors);
+    if (count - (tokens.position(begin) - first) == n) {  // no gaps between the positions
+      const T* next = factors + tokens.position(begin) - first;
+      simd::each<T>(
+          n, [&](Index j) { simd::store<T>(weights + j, simd::load(p + j) * simd::load(next + j)); },
+          [&](Index j) { weights[j] = p[j] * next[j]; });
+      return;
+    }
     for (Index j = 0; j < n; ++j) {
       weights[j] = p[j] * factors[tokens.position(begin + j) - first];
     }
