@@ -19,7 +19,7 @@ struct CpuOptions {
   Index threads = 0;  ///< 0: as many as the machine has
   /// Parts of a batch with gradient accumulators of their own. Sums are taken part by part in a fixed order, so
   /// results depend on this number (in the last bits) but not on `threads`; more than this many threads gain nothing.
-  Index slices = 8;
+  Index slices = 16;
 };
 
 /// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. Parallel regions of

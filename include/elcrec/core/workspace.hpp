@@ -35,7 +35,7 @@ class Workspace {
       used_ = 0;
     }
     if (chunk_ == chunks_.size()) {
-      chunks_.push_back(allocate_(std::max(bytes, minimum_chunk)));
+      chunks_.push_back(allocate_(std::max(bytes, std::clamp(capacity(), smallest_chunk, usual_chunk))));
       used_ = 0;
     }
     auto* data = reinterpret_cast<T*>(chunks_[chunk_].data() + used_);
@@ -84,7 +84,9 @@ class Workspace {
   }
 
  private:
-  static constexpr std::size_t minimum_chunk = std::size_t{1} << 20;
+  // Chunks double up to the usual size: many small workspaces stay small.
+  static constexpr std::size_t smallest_chunk = std::size_t{1} << 16;
+  static constexpr std::size_t usual_chunk = std::size_t{1} << 20;
 
   static std::size_t size_of(const ByteBuffer& chunk) { return static_cast<std::size_t>(chunk.size()); }
 

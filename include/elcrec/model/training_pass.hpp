@@ -124,9 +124,9 @@ class TrainingPass {
         item_gradient_(backend_, model.items().rows(), model.hidden()),
         item_scatter_(backend_, model.items().rows(), padding_item),
         losses_(backend_.template allocate<double>(Model::ObjectiveList::size)) {
-    for (Index s = 0; s < backend_.slices(); ++s) {
+    slice_gradients_.assign(static_cast<std::size_t>(backend_.slices()), model.encoder);
+    for (std::size_t i = 0; i < Views::size * slice_gradients_.size(); ++i) {
       slice_memory_.push_back(backend_.make_workspace());
-      slice_gradients_.push_back(model.encoder);
     }
     if constexpr (Model::has_clusters) {
       cluster_gradient_ = Matrix<Backend>(backend_, model.clusters.count(), model.clusters.hidden());
@@ -289,29 +289,39 @@ class TrainingPass {
     return shards;
   }
 
+  /// Memory of slice s of view v: what its backward pass needs.
+  [[nodiscard]] typename Backend::Workspace& memory_of(std::size_t view, std::size_t slice) {
+    return slice_memory_[view * slice_gradients_.size() + slice];
+  }
+
   void forward() {
     const Index slices = backend_.slices();
-    backend_.parallel_for(slices, [&](Lane& lane, Index s) {
-      const auto at = static_cast<std::size_t>(s);
-      for (auto& e : encodings_) {
-        if (!e.active) {
-          continue;
-        }
+    backend_.parallel_for(static_cast<Index>(Views::size) * slices, [&](Lane& lane, Index task) {
+      const auto view = static_cast<std::size_t>(task / slices);
+      const auto at = static_cast<std::size_t>(task % slices);
+      auto& e = encodings_[view];
+      if (e.active) {
         for (auto& shard : e.shards[at]) {
-          const Pass<Backend> pass{lane, slice_memory_[at], e.dropout};
+          const Pass<Backend> pass{lane, memory_of(view, at), e.dropout};
           model_.encoder.forward(pass, shard.part.tokens, items(), shard.cache, shard.part.rows(e.y));
           lane.fill(shard.part.rows(e.dy), Scalar(0));
         }
       }
-      for (auto& p : parameters(slice_gradients_[at])) {
-        lane.fill(p.values, Scalar(0));
-      }
-      if constexpr (Model::has_clusters) {
-        if (s == 0) {
-          lane.fill(cluster_gradient_.view(), Scalar(0));
-        }
+      if (view == 0) {
+        clear_gradients(lane, at);
       }
     });
+  }
+
+  void clear_gradients(Lane& lane, std::size_t slice) {
+    for (auto& p : parameters(slice_gradients_[slice])) {
+      lane.fill(p.values, Scalar(0));
+    }
+    if constexpr (Model::has_clusters) {
+      if (slice == 0) {
+        lane.fill(cluster_gradient_.view(), Scalar(0));
+      }
+    }
   }
 
   void evaluate(const auto& objective) {
@@ -323,12 +333,13 @@ class TrainingPass {
   void backward() {
     backend_.parallel_for(backend_.slices(), [&](Lane& lane, Index s) {
       const auto at = static_cast<std::size_t>(s);
-      for (auto& e : encodings_) {
+      for (std::size_t view = 0; view < Views::size; ++view) {
+        auto& e = encodings_[view];
         if (!e.active) {
           continue;
         }
         for (auto& shard : e.shards[at]) {
-          const Pass<Backend> pass{lane, slice_memory_[at], e.dropout};
+          const Pass<Backend> pass{lane, memory_of(view, at), e.dropout};
           model_.encoder.backward(pass, shard.part.tokens, shard.cache, shard.part.rows(e.dy), slice_gradients_[at],
                                   shard.part.rows(e.dembedded));
         }
@@ -392,7 +403,7 @@ class TrainingPass {
   Model& model_;
   Backend backend_;
   typename Backend::Workspace memory_;
-  std::vector<typename Backend::Workspace> slice_memory_;  // what backward passes need
+  std::vector<typename Backend::Workspace> slice_memory_;  // of each view's slices
   std::array<Encoding, Views::size> encodings_;
   std::vector<Encoder> slice_gradients_;
   Matrix<Backend> cluster_gradient_;  // (K, C)

@@ -68,6 +68,7 @@ class Recommender {
                            .last = static_cast<ItemId>(model_.item_count() + 1)};
     const Index found = lane.top_k(rule, query, model_.items(), scratch.seen, scratch.scores, scratch.items);
     scratch.result.clear();
+    scratch.result.reserve(wanted);
     for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
       scratch.result.push_back({scratch.items[i], static_cast<float>(scratch.scores[i])});
     }
