@@ -50,6 +50,7 @@ void check_paper_epoch(const el::LeaveOneOut& split) {
   });
 }
 
+// The curve in benchmarks/results/beauty_masked.jsonl passes twice popularity's .0091 in epoch 14 and is at .028 here.
 void check_masked_epochs(const el::LeaveOneOut& split) {
   auto options = el::preset("beauty");
   options.items = split.item_count();
@@ -57,10 +58,10 @@ void check_masked_epochs(const el::LeaveOneOut& split) {
   options.trade_off = 0.1;
   el::ELCRec<el::Cpu> model(options);
   double ndcg = 0;
-  el::Trainer trainer(model, el::Adam{}, {.epochs = 12, .validation = {.protocol = el::Protocol::paper}});
+  el::Trainer trainer(model, el::Adam{}, {.epochs = 20, .validation = {.protocol = el::Protocol::paper}});
   trainer.fit(split, el::console_progress(), [&](const el::EpochReport& report) { ndcg = report.valid.ndcg(20); });
   const double popularity = el::evaluate_popularity(split, el::Split::valid).ndcg(20);
-  expect(ndcg > 2 * popularity, el::message("validation NDCG@20 after 12 masked epochs = ", ndcg,
+  expect(ndcg > 2 * popularity, el::message("validation NDCG@20 after 20 masked epochs = ", ndcg,
                                             ", expected more than twice popularity's ", popularity));
 }
 
