@@ -2,15 +2,28 @@
 
 #include <cstdint>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/backend/reference.hpp"
+#include "elcrec/core/error.hpp"
 #include "elcrec/core/random.hpp"
 #include "elcrec/data/token_batch.hpp"
 
 /// What the tests of backends and components share. Backend memory is reached through allocate and copy only.
 namespace elcrec::test {
+
+/// What the library's error says when f throws one, or "no error".
+template <class F>
+[[nodiscard]] std::string error_of(F f) {
+  try {
+    f();
+  } catch (const Error& error) {
+    return error.what();
+  }
+  return "no error";
+}
 
 template <class U, class B>
 [[nodiscard]] auto to_device(const B& backend, const std::vector<U>& host) {

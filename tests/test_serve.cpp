@@ -11,9 +11,11 @@
 #include <doctest/doctest.h>
 
 #include "elcrec/elcrec.hpp"
+#include "support.hpp"
 
 namespace el = elcrec;
 using el::Index;
+using el::test::error_of;
 
 namespace {
 std::atomic<long> allocations{0};
@@ -72,16 +74,6 @@ std::vector<el::ItemId> items_of(std::span<const el::Recommendation> list) {
     items.push_back(r.item);
   }
   return items;
-}
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const el::Error& error) {
-    return error.what();
-  }
-  return "no error";
 }
 
 }  // namespace

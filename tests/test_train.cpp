@@ -11,10 +11,12 @@
 #include <unistd.h>
 
 #include "elcrec/elcrec.hpp"
+#include "support.hpp"
 
 namespace el = elcrec;
 namespace fs = std::filesystem;
 using el::Index;
+using el::test::error_of;
 
 namespace {
 
@@ -71,16 +73,6 @@ struct TemporaryFolder {
   TemporaryFolder(const TemporaryFolder&) = delete;
   TemporaryFolder& operator=(const TemporaryFolder&) = delete;
 };
-
-template <class F>
-std::string error_of(F f) {
-  try {
-    f();
-  } catch (const el::Error& error) {
-    return error.what();
-  }
-  return "no error";
-}
 
 }  // namespace
 
