@@ -904,6 +904,16 @@ TEST_CASE("parallel loops visit every index once and pass exceptions on") {
 
 // ---- vector functions ---------------------------------------------------------------------------------------------
 
+TEST_CASE("tasks take denormal numbers for zero and leave the caller's arithmetic alone") {
+  const el::Cpu cpu({.threads = 2});
+  const volatile float tiny = 1e-30F;
+  std::vector<float> products(8, 1.0F);
+  cpu.parallel_for(ssize(products), [&](auto&, Index i) { products[static_cast<std::size_t>(i)] = tiny * 1e-10F; });
+  CHECK(products == std::vector<float>(8, 0.0F));
+  const float outside = tiny * 1e-10F;
+  CHECK(outside > 0.0F);
+}
+
 TEST_CASE("simd::exp is within 2 units in the last place") {
   constexpr Index w = el::simd::width<float>;
   const auto exp_of = [](const float* x, float* y) { el::simd::store<float>(y, el::simd::exp(el::simd::load(x))); };

@@ -7,8 +7,6 @@
 #include <span>
 #include <utility>
 
-#include <Eigen/Core>
-
 #include "elcrec/backend/cpu/dropout_factors.hpp"
 #include "elcrec/backend/cpu/gemm.hpp"
 #include "elcrec/backend/cpu/simd.hpp"
@@ -372,26 +370,22 @@ class CpuLane : public ReferenceLane<T> {
   // ---- optimizer ------------------------------------------------------------------------------------------------
 
   void adam(const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m, std::span<T> v) const {
-    using Array = Eigen::Map<Eigen::Array<T, Eigen::Dynamic, 1>>;
-    using ConstArray = Eigen::Map<const Eigen::Array<T, Eigen::Dynamic, 1>>;
     const T b1 = static_cast<T>(step.beta1);
     const T b2 = static_cast<T>(step.beta2);
+    const T rate = static_cast<T>(step.rate / step.correction1);
     const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
-    constexpr Index block = 1024;  // four arrays of a block stay in L1 between the three passes
-    for (Index i = 0; i < ssize(p); i += block) {
-      const Index n = std::min(block, ssize(p) - i);
-      Array pa(p.data() + i, n);
-      Array ma(m.data() + i, n);
-      Array va(v.data() + i, n);
-      ma *= b1;
-      va *= b2;
-      if (!g.empty()) {
-        const ConstArray ga(g.data() + i, n);
-        ma += (T(1) - b1) * ga;
-        va += (T(1) - b2) * ga.square();
-      }
-      pa -= static_cast<T>(step.rate / step.correction1) * ma / (va.sqrt() * root + static_cast<T>(step.epsilon));
+    const T eps = static_cast<T>(step.epsilon);
+    const Index whole = ssize(p) / width * width;
+    for (Index i = 0; i < whole; i += width) {
+      const V gi = g.empty() ? V{} : simd::load(g.data() + i);
+      const V mi = b1 * simd::load(m.data() + i) + (T(1) - b1) * gi;
+      const V vi = b2 * simd::load(v.data() + i) + (T(1) - b2) * gi * gi;
+      simd::store<T>(m.data() + i, mi);
+      simd::store<T>(v.data() + i, vi);
+      simd::store<T>(p.data() + i, simd::load(p.data() + i) - rate * mi / (simd::sqrt(vi) * root + eps));
     }
+    const auto rest = [whole](auto all) { return slice(all, whole, ssize(all)); };
+    Base::adam(step, rest(p), g.empty() ? g : rest(g), rest(m), rest(v));
   }
 
   // ---- ranking --------------------------------------------------------------------------------------------------

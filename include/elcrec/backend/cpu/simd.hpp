@@ -4,6 +4,10 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
+
 #include "elcrec/core/types.hpp"
 
 namespace elcrec::simd {
@@ -123,6 +127,38 @@ inline void add_scaled(T a, const T* x, T* y, Index n) {
   const Pack<T> factor = broadcast(a);
   each<T>(
       n, [&](Index i) { store<T>(y + i, load(y + i) + factor * load(x + i)); }, [&](Index i) { y[i] += a * x[i]; });
+}
+
+/// sqrt(x) lane by lane. By the processor's own instruction, since std::sqrt may have to set errno and then does not
+/// vectorise.
+inline Pack<float> sqrt(Pack<float> x) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_sqrt_ps(0xFFFF, x);  // the unmasked one makes GCC 12 warn of an uninitialised value
+#elif defined(__AVX__)
+  return _mm256_sqrt_ps(x);
+#elif defined(__SSE2__)
+  return _mm_sqrt_ps(x);
+#else
+  for (Index i = 0; i < width<float>; ++i) {
+    x[i] = std::sqrt(x[i]);
+  }
+  return x;
+#endif
+}
+
+inline Pack<double> sqrt(Pack<double> x) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_sqrt_pd(0xFF, x);
+#elif defined(__AVX__)
+  return _mm256_sqrt_pd(x);
+#elif defined(__SSE2__)
+  return _mm_sqrt_pd(x);
+#else
+  for (Index i = 0; i < width<double>; ++i) {
+    x[i] = std::sqrt(x[i]);
+  }
+  return x;
+#endif
 }
 
 /// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not

@@ -8,12 +8,14 @@
 
 #include <unsupported/Eigen/CXX11/ThreadPool>
 
+#include "elcrec/backend/cpu/flush_denormals.hpp"
 #include "elcrec/core/types.hpp"
 
 namespace elcrec::detail {
 
 /// `threads` workers, the caller among them (Eigen's pool holds the others). Tasks are handed out one by one, so the
-/// order in which they run differs from run to run: what they compute must not depend on it.
+/// order in which they run differs from run to run: what they compute must not depend on it. Tasks run with denormal
+/// numbers taken for zero.
 class ThreadPool {
  public:
   explicit ThreadPool(Index threads)
@@ -30,6 +32,7 @@ class ThreadPool {
     std::exception_ptr failure;
     std::mutex failure_mutex;
     const auto work = [&](Index worker) {
+      const FlushDenormals flush;
       try {
         for (Index i = next++; i < count; i = next++) {
           f(worker, i);
