@@ -86,7 +86,7 @@ BENCHMARK(weight_gradient)->Args({64, 192})->Args({64, 256})->Args({256, 64});
 void attention(benchmark::State& state) {
   Shard s;
   const auto qkv = s.random(tokens, 192);
-  auto p = s.random(tokens, 100);
+  auto p = s.random(tokens, 2 * el::Cpu::Lane::key_columns(50));
   auto y = s.random(tokens, 64);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, state.range(0) != 0 ? 0.5 : 0.0);
   for (auto _ : state) {
@@ -99,7 +99,7 @@ BENCHMARK(attention)->ArgName("dropout")->Arg(0)->Arg(1);
 void attention_backward(benchmark::State& state) {
   Shard s;
   const auto qkv = s.random(tokens, 192);
-  const auto p = s.random(tokens, 100);
+  const auto p = s.random(tokens, 2 * el::Cpu::Lane::key_columns(50));
   const auto dy = s.random(tokens, 64);
   auto dqkv = s.random(tokens, 192);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);

@@ -382,7 +382,8 @@ TEST_CASE_TEMPLATE("attention", B, EVERY_BACKEND) {
   };
   for (const auto& batch : batches()) {
     const Index t = batch.tokens();
-    const Index keys = batch.view().longest;
+    const Index longest = batch.view().longest;
+    const Index keys = std::max(B::Lane::key_columns(longest), Index{3} + longest);
     for (const Shape& shape : {Shape{1, 1, 1}, {2, 8, 1}, {2, 64, 1}, {3, 39, 1}, {4, 32, 5}}) {
       const Index heads = shape.heads;
       const Index d = shape.hidden;
@@ -422,9 +423,10 @@ TEST_CASE_TEMPLATE("attention is not disturbed by a hidden key with an enormous 
   batch.add(std::vector<ItemId>{4, 0, 5});
   // One head of width 1: query 1 everywhere; keys 0, 1000 (item 0, hidden), 1.
   Both<B> qkv(suite.backend, 3, 3, {1, 0, 1, 1, 1000, 2, 1, 1, 3});
-  auto p = suite.dense(3, 3);
+  auto p = suite.dense(3, B::Lane::key_columns(3));
   auto context = suite.dense(3, 1);
   suite.run([&](auto& lane, auto on) {
+    lane.fill(p(on), scalar_of(lane, 0));
     lane.attention(suite.tokens(batch, on), 1, AttentionMask::bidirectional, {}, qkv(on), p(on), context(on));
   });
   p.check();
@@ -609,9 +611,12 @@ TEST_CASE_TEMPLATE("gram matrices", B, EVERY_BACKEND) {
     for (const auto write : both_writes) {
       auto dz = suite.dense(t, d);
       suite.run([&](auto& lane, auto on) {
+        const Index positions = index(on).positions;
         for (Index i = 0; i < n; i += block) {
-          const Index end = std::min(n, i + block);
-          lane.gram_backward(index(on), s(on).slice_rows(i, end), z(on), i, end, write, dz(on));
+          for (Index p = 0; p < positions; p += 2) {
+            lane.gram_backward(index(on), s(on), z(on), i, std::min(n, i + block), p, std::min(positions, p + 2), write,
+                               dz(on));
+          }
         }
       });
       dz.check();

@@ -52,8 +52,8 @@ class BasicCpu {
   /// Into how many parts a batch is cut for gradient accumulation, whatever the number of threads.
   [[nodiscard]] Index slices() const { return state_->slices; }
   /// Tokens that a component takes through in one go: the activations of a layer (4 KB a token at hidden size 64) stay
-  /// in a L2 cache of 512 KB.
-  [[nodiscard]] static constexpr Index shard_tokens() { return 128; }
+  /// in L2, which holds 512 KB or, wherever there is AVX-512, 1 MB and more. Larger shards pack the weights less often.
+  [[nodiscard]] static constexpr Index shard_tokens() { return simd::register_count == 32 ? 256 : 128; }
   [[nodiscard]] Index threads() const { return state_->pool.threads(); }
 
   /// f(lane, i) for i in [0, count), in any order.

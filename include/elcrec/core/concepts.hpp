@@ -66,6 +66,7 @@ concept Dropout = requires(L lane, const TokenView& tokens, const DropoutMask& m
 template <class L>
 concept Attention = requires(L lane, const TokenView& tokens, Index heads, AttentionMask visible,
                              const DropoutMask& mask, In<L> x, Out<L> y) {
+  { L::key_columns(heads) } -> std::same_as<Index>;
   lane.attention(tokens, heads, visible, mask, x, y, y);
   lane.attention_backward(tokens, heads, visible, mask, x, x, x, y);
 };
@@ -102,7 +103,7 @@ template <class L>
 concept ContrastiveLosses = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, const GramIndex& index, Index i,
                                      std::span<const std::int32_t> labels, Write write) {
   lane.gram(index, x, i, i, i, i, y);
-  lane.gram_backward(index, x, x, i, i, write, y);
+  lane.gram_backward(index, x, x, i, i, i, i, write, y);
   lane.info_nce(labels, a, a, i, i, y, y);
   lane.add_transposed(x, i, i, y);
 };

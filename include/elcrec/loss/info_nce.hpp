@@ -20,7 +20,7 @@ struct InfoNceOptions {
 ///
 /// z (T, D) holds the samples' tokens, `index` says which stand at the same position. Where `labels` (N/2) are given,
 /// samples of one label are not negatives of each other (false-negative masking). Adds share · L to *loss and writes
-/// share · weight · dL/dz to dz. `memory` gives N² + N scalars. The similarities are symmetric: only half of the tiles
+/// share · weight · dL/dz to dz. `memory` gives 2N² + N scalars. The similarities are symmetric: only half of the tiles
 /// are computed.
 template <Backend B>
 void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& index,
@@ -28,11 +28,12 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
               const InfoNceOptions& options, double* loss, MatrixView<typename B::Scalar> dz) {
   using T = typename B::Scalar;
   using Lane = typename B::Lane;
-  constexpr Index tile = 64;
+  constexpr Index tile = 128;  // of samples: both operands are read again for every tile
   const Index n = index.samples;
   const double mean = options.share / static_cast<double>(n);
   const auto frame = memory.frame();
   const auto s = memory.template matrix<T>(n, n);
+  const auto g = memory.template matrix<T>(n, n);
   const auto row_loss = memory.template matrix<T>(1, n);
 
   const Index tiles = (n + tile - 1) / tile;
@@ -44,15 +45,20 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
     const auto end = [&](Index t) { return std::min(n, (t + 1) * tile); };
     lane.gram(index, z, i * tile, end(i), pair * tile, end(pair), s);
   });
-  backend.parallel_blocks(n, tile, [&](Lane& lane, Index first, Index last) {
+  constexpr Index rows = 32;
+  backend.parallel_blocks(n, rows, [&](Lane& lane, Index first, Index last) {
     lane.info_nce(labels, static_cast<T>(options.temperature), static_cast<T>(options.weight * mean), first, last, s,
                   row_loss);
   });
-  backend.parallel_blocks(n, tile, [&](Lane& lane, Index first, Index last) {
-    const auto scratch = lane.workspace().frame();
-    const auto g = lane.workspace().template matrix<T>(last - first, n);
-    lane.add_transposed(s, first, last, g);
-    lane.gram_backward(index, g, z, first, last, Write::replace, dz);
+  backend.parallel_blocks(n, rows, [&](Lane& lane, Index first, Index last) {
+    lane.add_transposed(s, first, last, g.slice_rows(first, last));
+  });
+  // Of many positions a task takes two and every sample, so that z is read once; of few, all and some samples.
+  const bool by_position = index.positions >= 8;
+  const Index grain = by_position ? 2 : tile;
+  backend.parallel_blocks(by_position ? index.positions : n, grain, [&](Lane& lane, Index first, Index last) {
+    lane.gram_backward(index, g, z, by_position ? 0 : first, by_position ? n : last, by_position ? first : 0,
+                       by_position ? last : index.positions, Write::replace, dz);
   });
   backend.parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
 }

@@ -29,7 +29,7 @@ struct AttentionBlock {
   struct Cache {
     In x;               // (T, D)
     Out qkv;            // (T, 3D)
-    Out probabilities;  // (T, heads · longest)
+    Out probabilities;  // (T, heads · key columns)
     Out context;        // (T, D)
     typename LayerNorm<B>::Cache norm;
   };
@@ -47,7 +47,8 @@ struct AttentionBlock {
   void forward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, In x, Cache& cache, Out y) const {
     const Index t = x.rows();
     const Index d = x.cols();
-    cache = {x, pass.keep(t, 3 * d), pass.keep(t, options.heads * tokens.longest), pass.keep(t, d), {}};
+    const Index keys = B::Lane::key_columns(tokens.longest);
+    cache = {x, pass.keep(t, 3 * d), pass.keep(t, options.heads * keys), pass.keep(t, d), {}};
     projection.forward(pass.lane, x, cache.qkv);
     pass.lane.attention(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
                         cache.probabilities, cache.context);

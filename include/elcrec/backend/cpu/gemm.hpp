@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <type_traits>
+#include <utility>
 
 #include "elcrec/backend/cpu/simd.hpp"
 #include "elcrec/core/matrix_view.hpp"
@@ -19,14 +20,23 @@ inline constexpr Index tile_cols = 2 * simd::width<T>;
 template <class T>
 inline constexpr Index tile_rows = simd::register_count == 32 ? 12 : 6;
 inline constexpr Index depth_block = 256;
+/// Elements of b that are packed at a time: with the rows of a that meet them they stay in a L2 cache of 512 KB.
+inline constexpr Index packed_block = Index{1} << 16;
 /// A b with contiguous rows is read where it is when so few rows of y use it that repacking would not pay.
 inline constexpr Index in_place_rows = 64;
 inline constexpr Index in_place_stride = 512;  // longer rows lie in a page each
 
-/// Elements that the packed copy of b needs: any K is cut to depth_block.
+/// Columns of b that are packed at a time.
+template <class T>
+constexpr Index block_cols(Index depth, Index cols) {
+  constexpr Index nr = tile_cols<T>;
+  return std::min(packed_block / std::clamp<Index>(depth, 1, depth_block), cols + nr - 1) / nr * nr;
+}
+
+/// Elements that the packed copy of b needs, for any K and N.
 template <class T>
 constexpr Index packed_size(Index depth, Index cols) {
-  return std::min(depth, depth_block) * ((cols + tile_cols<T> - 1) / tile_cols<T> * tile_cols<T>);
+  return std::min(depth, depth_block) * block_cols<T>(depth, cols);
 }
 
 /// An operand whose element (row, k) or (k, col) stands at data[first * stride + second * step]; one of the two is 1.
@@ -39,52 +49,61 @@ struct Operand {
 
 namespace detail {
 
-/// to[k * tile_cols + j] = from[j * stride + k] for j in [0, n), k in [0, depth); four by four in registers for float.
+/// Lane i of the result within each 128 bits: element Pattern[i] of that part of x, or Pattern[i] - 4 of y's.
+template <std::size_t... Pattern, std::size_t... I>
+inline simd::Pack<float> shuffle_quads(simd::Pack<float> x, simd::Pack<float> y, std::index_sequence<Pattern...>,
+                                       std::index_sequence<I...>) {
+  constexpr std::size_t pattern[] = {Pattern...};
+  return __builtin_shufflevector(
+      x, y, (I / 4 * 4 + (pattern[I % 4] < 4 ? pattern[I % 4] : pattern[I % 4] - 4 + sizeof...(I)))...);
+}
+template <std::size_t... Pattern>
+inline simd::Pack<float> shuffle_quads(simd::Pack<float> x, simd::Pack<float> y) {
+  return shuffle_quads(x, y, std::index_sequence<Pattern...>{},
+                       std::make_index_sequence<static_cast<std::size_t>(simd::width<float>)>{});
+}
+
+/// to[k * tile_cols + j] = from[j * stride + k] for j in [0, n), k in [0, depth); float in blocks of a register by
+/// four.
 template <class T>
 inline void transpose(const T* from, Index stride, Index n, Index depth, T* to) {
   constexpr Index nr = tile_cols<T>;
-  Index k = 0;
+  constexpr Index w = simd::width<T>;
+  Index whole = 0;  // columns of `to` that are done for k in [0, depth / 4 * 4)
   if constexpr (std::is_same_v<T, float>) {
-    typedef float V __attribute__((vector_size(16)));
-    for (; k + 4 <= depth; k += 4) {
-      Index j = 0;
-      for (; j + 4 <= n; j += 4) {
+    using V = simd::Pack<float>;
+    whole = n / w * w;
+    for (Index j = 0; j < whole; j += w) {
+      for (Index k = 0; k + 4 <= depth; k += 4) {
         V r[4];
-        for (int i = 0; i < 4; ++i) {
-          std::memcpy(&r[i], from + (j + i) * stride + k, sizeof(V));
+        for (Index q = 0; q < 4; ++q) {
+          r[q] = simd::load_quads(from + (j + q) * stride + k, 4 * stride);
         }
-        const V low01 = __builtin_shufflevector(r[0], r[1], 0, 4, 1, 5);
-        const V low23 = __builtin_shufflevector(r[2], r[3], 0, 4, 1, 5);
-        const V high01 = __builtin_shufflevector(r[0], r[1], 2, 6, 3, 7);
-        const V high23 = __builtin_shufflevector(r[2], r[3], 2, 6, 3, 7);
-        const V columns[4] = {
-            __builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
-            __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
-        for (int i = 0; i < 4; ++i) {
-          std::memcpy(to + (k + i) * nr + j, &columns[i], sizeof(V));
-        }
-      }
-      for (; j < n; ++j) {
-        for (Index i = k; i < k + 4; ++i) {
-          to[i * nr + j] = from[j * stride + i];
-        }
+        const V low01 = shuffle_quads<0, 4, 1, 5>(r[0], r[1]);
+        const V low23 = shuffle_quads<0, 4, 1, 5>(r[2], r[3]);
+        const V high01 = shuffle_quads<2, 6, 3, 7>(r[0], r[1]);
+        const V high23 = shuffle_quads<2, 6, 3, 7>(r[2], r[3]);
+        simd::store<float>(to + k * nr + j, shuffle_quads<0, 1, 4, 5>(low01, low23));
+        simd::store<float>(to + (k + 1) * nr + j, shuffle_quads<2, 3, 6, 7>(low01, low23));
+        simd::store<float>(to + (k + 2) * nr + j, shuffle_quads<0, 1, 4, 5>(high01, high23));
+        simd::store<float>(to + (k + 3) * nr + j, shuffle_quads<2, 3, 6, 7>(high01, high23));
       }
     }
   }
-  for (; k < depth; ++k) {
-    for (Index j = 0; j < n; ++j) {
+  for (Index j = 0; j < n; ++j) {
+    for (Index k = j < whole ? depth / 4 * 4 : 0; k < depth; ++k) {
       to[k * nr + j] = from[j * stride + k];
     }
   }
 }
 
-/// Copies b[k0 .. k0 + depth, 0 .. cols) to panels of tile_cols columns, zero-padded.
+/// Copies b[0 .. depth, 0 .. cols) to panels of tile_cols columns, zero-padded.
 template <class T>
-inline void pack(Operand<T> b, Index k0, Index depth, Index cols, T* packed) {
+inline void pack(Operand<T> b, Index depth, Index cols, T* packed) {
   constexpr Index nr = tile_cols<T>;
   for (Index j0 = 0; j0 < cols; j0 += nr, packed += depth * nr) {
     const Index n = std::min(nr, cols - j0);
-    const T* from = b.data + j0 * b.outer + k0 * b.depth;
+    const T* from = b.data + j0 * b.outer;
     if (n < nr) {
       std::fill_n(packed, depth * nr, T(0));
     }
@@ -163,27 +182,35 @@ inline void tile_of(Index rows, Operand<T> a, const T* b, Index b_stride, Index 
 }  // namespace detail
 
 /// y = or += a · b, or y = a · b + bias in every row where `bias` is given. `packed` has room for packed_size(depth,
-/// y.cols()) elements, aligned to a register.
+/// y.cols()) elements, aligned to a register. b has `b_cols` columns; up to tile_cols - 1 more columns of y, that end a
+/// tile, get a · 0 (+ bias).
 template <class T>
-void multiply(Operand<T> a, Operand<T> b, Index depth, MatrixView<T> y, Write write, const T* bias, T* packed) {
+void multiply(Operand<T> a, Operand<T> b, Index b_cols, Index depth, MatrixView<T> y, Write write, const T* bias,
+              T* packed) {
   constexpr Index nr = tile_cols<T>;
   constexpr Index mr = tile_rows<T>;
-  for (Index k0 = 0; k0 < depth; k0 += depth_block) {
-    const Index kc = std::min(depth_block, depth - k0);
-    const bool add = write == Write::add || k0 > 0;
-    const bool in_place = b.outer == 1 && b.depth <= in_place_stride && y.rows() <= in_place_rows && y.cols() % nr == 0;
-    const T* panels = in_place ? b.data + k0 * b.depth : packed;
-    const Index panel_stride = in_place ? b.depth : nr;
-    const Index next_panel = in_place ? nr : kc * nr;
-    if (!in_place) {
-      detail::pack(b, k0, kc, y.cols(), packed);
-    }
-    for (Index m = 0; m < y.rows(); m += mr) {
-      const Operand<T> rows{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
-      const Index count = std::min(mr, y.rows() - m);
-      for (Index n = 0; n < y.cols(); n += nr) {
-        detail::tile_of<mr>(count, rows, panels + n / nr * next_panel, panel_stride, kc, y.row(m) + n, y.stride(),
-                            std::min(nr, y.cols() - n), add, bias != nullptr && k0 == 0 ? bias + n : nullptr);
+  const bool in_place = b.outer == 1 && b.depth <= in_place_stride && y.rows() <= in_place_rows && b_cols % nr == 0;
+  const Index n_step = in_place ? y.cols() : block_cols<T>(depth, y.cols());
+  for (Index n0 = 0; n0 < y.cols(); n0 += n_step) {
+    const Index n1 = std::min(y.cols(), n0 + n_step);
+    for (Index k0 = 0; k0 < depth; k0 += depth_block) {
+      const Index kc = std::min(depth_block, depth - k0);
+      const bool add = write == Write::add || k0 > 0;
+      const T* panels = in_place ? b.data + k0 * b.depth : packed;
+      const Index panel_stride = in_place ? b.depth : nr;
+      const Index next_panel = in_place ? nr : kc * nr;
+      if (!in_place) {
+        const Operand<T> block{b.data + n0 * b.outer + k0 * b.depth, b.outer, b.depth};
+        detail::pack(block, kc, std::min(b_cols, n1) - n0, packed);
+      }
+      // A panel of b stays in L1 while the rows of a pass by.
+      for (Index n = n0; n < n1; n += nr) {
+        const T* panel = panels + (n - n0) / nr * next_panel;
+        for (Index m = 0; m < y.rows(); m += mr) {
+          const Operand<T> rows{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
+          detail::tile_of<mr>(std::min(mr, y.rows() - m), rows, panel, panel_stride, kc, y.row(m) + n, y.stride(),
+                              std::min(nr, n1 - n), add, bias != nullptr && k0 == 0 ? bias + n : nullptr);
+        }
       }
     }
   }

@@ -188,6 +188,11 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
+  /// Whole tiles of a product, so that rows of scores need no rests.
+  [[nodiscard]] static Index key_columns(Index keys) {
+    return (keys + gemm::tile_cols<T> - 1) / gemm::tile_cols<T> * gemm::tile_cols<T>;
+  }
+
   void attention(const TokenView& tokens, Index heads, AttentionMask mask, const DropoutMask& dropout, In qkv,
                  Out probabilities, Out context) {
     const Index d = context.cols();
@@ -197,13 +202,12 @@ class CpuLane : public ReferenceLane<T> {
       const Index begin = tokens.begin(s);
       const Index n = tokens.length(s);
       const auto frame = workspace().frame();
-      const Out weights = workspace().template matrix<T>(n, n);
+      const Out weights = workspace().template matrix<T>(n, key_columns(n)).slice_cols(0, n);
       const KeyRow keys(*this, tokens, s);
       const In rows = qkv.slice_rows(begin, begin + n);
       for (Index h = 0; h < heads; ++h) {
-        const Out p = probabilities.slice_rows(begin, begin + n).slice_cols(h * tokens.longest, h * tokens.longest + n);
-        multiply_nt(rows.slice_cols(h * w, (h + 1) * w), rows.slice_cols(d + h * w, d + (h + 1) * w), p,
-                    Write::replace);
+        const Out p = head_rows(probabilities, begin, n, heads, h);
+        multiply_keys(rows.slice_cols(h * w, (h + 1) * w), rows.slice_cols(d + h * w, d + (h + 1) * w), p);
         for (Index i = 0; i < n; ++i) {
           keys.softmax(mask, scale, i, p.row(i));
           apply_dropout(tokens, dropout, heads, s, h, i, p.row(i), weights.row(i));
@@ -223,17 +227,18 @@ class CpuLane : public ReferenceLane<T> {
       const Index begin = tokens.begin(s);
       const Index n = tokens.length(s);
       const auto frame = workspace().frame();
-      const Out weights = workspace().template matrix<T>(n, n);
-      const Out ds = workspace().template matrix<T>(n, n);
+      const Out weights = workspace().template matrix<T>(n, key_columns(n)).slice_cols(0, n);
+      const Out padded_ds = workspace().template matrix<T>(n, key_columns(n));
+      const Out ds = padded_ds.slice_cols(0, n);
       const In rows = qkv.slice_rows(begin, begin + n);
       const Out drows = dqkv.slice_rows(begin, begin + n);
       for (Index h = 0; h < heads; ++h) {
-        const In p = probabilities.slice_rows(begin, begin + n).slice_cols(h * tokens.longest, h * tokens.longest + n);
+        const In p = head_rows(probabilities, begin, n, heads, h);
         const In dc = dcontext.slice_rows(begin, begin + n).slice_cols(h * w, (h + 1) * w);
         const auto block = [&](auto view, Index part) {
           return view.slice_cols(part * d + h * w, part * d + (h + 1) * w);
         };
-        multiply_nt(dc, block(rows, 2), ds, Write::replace);
+        multiply_keys(dc, block(rows, 2), padded_ds);
         for (Index i = 0; i < n; ++i) {
           T* g = ds.row(i);
           apply_dropout(tokens, dropout, heads, s, h, i, p.row(i), weights.row(i));
@@ -321,7 +326,7 @@ class CpuLane : public ReferenceLane<T> {
       multiply_nt(flat.slice_rows(i0, i1), flat.slice_rows(j0, j1), tile, Write::replace);
     } else {
       this->fill(tile, T(0));
-      for_each_position(index, i0, i1, j0, j1, [&](auto is, auto it, auto js, auto jt) {
+      for_each_position(index, i0, i1, j0, j1, 0, index.positions, [&](auto is, auto it, auto js, auto jt) {
         const auto frame = workspace().frame();
         const Out zi = gathered(z, it);
         const Out zj = gathered(z, jt);
@@ -338,18 +343,20 @@ class CpuLane : public ReferenceLane<T> {
     this->mirror(i0, i1, j0, j1, s);
   }
 
-  void gram_backward(const GramIndex& index, In g, In z, Index i0, Index i1, Write write, Out dz) {
+  void gram_backward(const GramIndex& index, In g, In z, Index i0, Index i1, Index p0, Index p1, Write write, Out dz) {
     if (index.dense) {
-      const Out flat = flat_samples(index, dz);
-      multiply_nn(g, flat_samples(index, z), flat.slice_rows(i0, i1), write);
+      const auto columns = [&](auto view) {
+        return flat_samples(index, view).slice_cols(p0 * z.cols(), p1 * z.cols());
+      };
+      multiply_nn(g.slice_rows(i0, i1), columns(z), columns(dz).slice_rows(i0, i1), write);
       return;
     }
-    for_each_position(index, i0, i1, 0, index.samples, [&](auto is, auto it, auto js, auto jt) {
+    for_each_position(index, i0, i1, 0, index.samples, p0, p1, [&](auto is, auto it, auto js, auto jt) {
       const auto frame = workspace().frame();
       const Out zj = gathered(z, jt);
       const Out gij = workspace().template matrix<T>(ssize(is), ssize(js));
       for (Index a = 0; a < gij.rows(); ++a) {
-        const T* row = g.row(is[static_cast<std::size_t>(a)] - i0);
+        const T* row = g.row(is[static_cast<std::size_t>(a)]);
         for (Index b = 0; b < gij.cols(); ++b) {
           gij(a, b) = row[js[static_cast<std::size_t>(b)]];
         }
@@ -479,9 +486,30 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   void multiply(gemm::Operand<T> a, gemm::Operand<T> b, Index depth, Out y, Write write, const T* bias = nullptr) {
+    multiply(a, b, y.cols(), depth, y, write, bias);
+  }
+  void multiply(gemm::Operand<T> a, gemm::Operand<T> b, Index b_cols, Index depth, Out y, Write write, const T* bias) {
     const auto frame = workspace().frame();
-    gemm::multiply(a, b, depth, y, write, bias,
+    gemm::multiply(a, b, b_cols, depth, y, write, bias,
                    workspace().template array<T>(gemm::packed_size<T>(depth, y.cols())).data());
+  }
+
+  /// y (N, key_columns(N)) = queries (N, W) · keys (N, W)ᵀ; the columns behind the keys hold anything.
+  void multiply_keys(In queries, In keys, Out y) {
+    const Index n = keys.rows();
+    if (const Out used = y.slice_cols(0, n); is_small(used, keys.cols())) {
+      multiply_nt(queries, keys, used, Write::replace);
+      return;
+    }
+    multiply({queries.data(), queries.stride(), 1}, {keys.data(), keys.stride(), 1}, n, keys.cols(), y, Write::replace,
+             nullptr);
+  }
+
+  /// Rows of a sequence and columns of a head in the probabilities, with their room.
+  template <class View>
+  static View head_rows(View probabilities, Index begin, Index n, Index heads, Index h) {
+    const Index columns = probabilities.cols() / heads;
+    return probabilities.slice_rows(begin, begin + n).slice_cols(h * columns, h * columns + key_columns(n));
   }
 
   /// scores (U, N) = queries (U, D) · rows (N, D)ᵀ, each score by the same sequence of operations whatever U and N are.
@@ -612,63 +640,57 @@ class CpuLane : public ReferenceLane<T> {
   /// Room for dropout_factors of `columns` elements.
   T* factor_row(Index columns) { return workspace().template array<T>((columns + 63) / 64 * 64).data(); }
 
-  /// Which tokens of a sequence may be keys, prepared once for all its queries and heads. Rows of scores are worked on
-  /// in a padded copy, so that every step is whole registers.
+  /// Which tokens of a sequence may be keys, prepared once for all its queries and heads. Rows of scores have room for
+  /// whole registers.
   class KeyRow {
    public:
     KeyRow(CpuLane& lane, const TokenView& tokens, Index s)
         : n_(tokens.length(s)), padded_((n_ + width - 1) / width * width), first_real_(n_) {
+      every_ = lane.workspace().template array<T>(padded_).data();
       real_ = lane.workspace().template array<T>(padded_).data();
-      hidden_ = lane.workspace().template array<T>(padded_).data();
-      scratch_ = lane.workspace().template array<T>(padded_).data();
-      std::fill_n(real_, padded_, T(0));
-      std::fill_n(hidden_, padded_, -std::numeric_limits<T>::infinity());
-      for (Index j = n_ - 1; j >= 0; --j) {
-        if (tokens.item(tokens.begin(s) + j) != padding_item) {
-          real_[j] = T(1);
-          hidden_[j] = T(0);
-          first_real_ = j;
-        }
+      constexpr T never = std::numeric_limits<T>::infinity();
+      for (Index j = padded_ - 1; j >= 0; --j) {
+        const bool is_real = j < n_ && tokens.item(tokens.begin(s) + j) != padding_item;
+        every_[j] = j < n_ ? static_cast<T>(j) : never;
+        real_[j] = is_real ? static_cast<T>(j) : never;
+        first_real_ = is_real ? j : first_real_;
       }
     }
 
-    /// p = softmax(scale p) over the keys that query i sees, 0 for the others.
+    /// p = softmax(scale p) over the keys that query i sees, 0 for the others and behind them.
     void softmax(AttentionMask mask, T scale, Index i, T* p) const {
       const Index reach = mask == AttentionMask::causal ? i + 1 : n_;
       const bool any = first_real_ < reach;
+      const T* order = any ? real_ : every_;  // key j is seen where order[j] < keys
       const Index keys = any ? reach : n_;
-      std::copy_n(p, keys, scratch_);
-      std::fill(scratch_ + keys, scratch_ + (keys + width - 1) / width * width, -std::numeric_limits<T>::infinity());
-      V largest = simd::broadcast(-std::numeric_limits<T>::infinity());
+      const auto limit = static_cast<T>(keys);
+      const V hidden = simd::broadcast(-std::numeric_limits<T>::infinity());
+      V largest = hidden;
       for (Index j = 0; j < keys; j += width) {
-        V v = simd::load(scratch_ + j);
-        v = any ? v + simd::load(hidden_ + j) : v;
+        const V v = simd::load(order + j) < limit ? simd::load(p + j) : hidden;
         largest = v > largest ? v : largest;
       }
       const T shift = simd::maximum<T>(largest);
       V total{};
       for (Index j = 0; j < keys; j += width) {
-        V e = simd::exp(scale * (simd::load(scratch_ + j) - shift));
-        if (any) {
-          e = simd::load(real_ + j) != T(0) ? e : V{};  // not a product: e may be infinite where a key is hidden
-        }
-        simd::store<T>(scratch_ + j, e);
-        total += e;
+        // A selection, not a product: the exponential may be infinite where a key is hidden.
+        const V e = simd::exp(scale * (simd::load(p + j) - shift));
+        const V seen = simd::load(order + j) < limit ? e : V{};
+        simd::store<T>(p + j, seen);
+        total += seen;
       }
       const T inverse = T(1) / simd::sum<T>(total);
-      simd::each<T>(
-          keys, [&](Index j) { simd::store<T>(p + j, simd::load(scratch_ + j) * inverse); },
-          [&](Index j) { p[j] = scratch_[j] * inverse; });
-      std::fill(p + keys, p + n_, T(0));
+      for (Index j = 0; j < padded_; j += width) {
+        simd::store<T>(p + j, j < keys ? simd::load(p + j) * inverse : V{});
+      }
     }
 
    private:
     Index n_;
     Index padded_;
     Index first_real_;
-    T* real_;    // 1 for keys, 0 for item 0
-    T* hidden_;  // 0 for keys, -inf for item 0
-    T* scratch_;
+    T* every_;  // j for every key, infinity behind them
+    T* real_;   // the same, with infinity for item 0 too
   };
 
   /// weights_j = p_j times the dropout factor of (query i, key j) of head h.
@@ -711,10 +733,12 @@ class CpuLane : public ReferenceLane<T> {
     return rows;
   }
 
-  /// f(samples in [i0, i1), their tokens, samples in [j0, j1), their tokens) for every position that both have.
+  /// f(samples in [i0, i1), their tokens, samples in [j0, j1), their tokens) for every position in [p0, p1) that both
+  /// have.
   template <class F>
-  static void for_each_position(const GramIndex& index, Index i0, Index i1, Index j0, Index j1, F f) {
-    for (Index p = 0; p < index.positions; ++p) {
+  static void for_each_position(const GramIndex& index, Index i0, Index i1, Index j0, Index j1, Index p0, Index p1,
+                                F f) {
+    for (Index p = p0; p < p1; ++p) {
       const Index begin = index.begins[static_cast<std::size_t>(p)];
       const Index end = index.begins[static_cast<std::size_t>(p) + 1];
       const auto samples = slice(index.sample, begin, end);

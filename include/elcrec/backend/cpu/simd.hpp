@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <utility>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
@@ -65,27 +66,51 @@ inline Pack<T> broadcast(T a) {
   return a - Pack<T>{};
 }
 
+namespace detail {
+
+template <Index Step, class V, std::size_t... I>
+inline V rotate(V v, std::index_sequence<I...>) {
+  return __builtin_shufflevector(v, v, ((I + Step) % sizeof...(I))...);
+}
+
+/// combine over the lanes, in a tree of halves; every lane of the result holds it.
+template <class T, Index Step = width<T> / 2, class F>
+inline Pack<T> fold(Pack<T> v, F combine) {
+  if constexpr (Step == 0) {
+    return v;
+  } else {
+    v = combine(v, rotate<Step>(v, std::make_index_sequence<static_cast<std::size_t>(width<T>)>{}));
+    return fold<T, Step / 2>(v, combine);
+  }
+}
+
+}  // namespace detail
+
+/// Four floats each from p, p + step, ...: one register of them.
+inline Pack<float> load_quads(const float* p, [[maybe_unused]] Index step) {
+#if defined(__AVX512F__)
+  const auto quad = [&](Index i) { return _mm_loadu_ps(p + i * step); };
+  __m512 v = _mm512_zextps128_ps512(quad(0));
+  v = _mm512_insertf32x4(v, quad(1), 1);
+  v = _mm512_insertf32x4(v, quad(2), 2);
+  return _mm512_insertf32x4(v, quad(3), 3);
+#elif defined(__AVX__)
+  return _mm256_insertf128_ps(_mm256_castps128_ps256(_mm_loadu_ps(p)), _mm_loadu_ps(p + step), 1);
+#else
+  return load(p);
+#endif
+}
+
 /// Sum over the lanes.
 template <class T>
 inline T sum(Pack<T> v) {
-  T lanes[width<T>];
-  std::memcpy(lanes, &v, sizeof(v));
-  for (Index half = width<T> / 2; half > 0; half /= 2) {
-    for (Index i = 0; i < half; ++i) {
-      lanes[i] += lanes[i + half];
-    }
-  }
-  return lanes[0];
+  return detail::fold<T>(v, [](Pack<T> a, Pack<T> b) { return a + b; })[0];
 }
 
 /// The largest lane.
 template <class T>
 inline T maximum(Pack<T> v) {
-  T best = v[0];
-  for (Index i = 1; i < width<T>; ++i) {
-    best = v[i] > best ? v[i] : best;
-  }
-  return best;
+  return detail::fold<T>(v, [](Pack<T> a, Pack<T> b) { return a > b ? a : b; })[0];
 }
 
 /// Calls pack(i) for whole registers of [0, n) and single(i) for the rest.
@@ -161,6 +186,21 @@ inline Pack<double> sqrt(Pack<double> x) {
 #endif
 }
 
+/// 1/x within 2 units in the last place, for x neither tiny nor huge: an estimate and one step of Newton's method,
+/// since a division keeps the vector unit for four times as long.
+inline Pack<float> reciprocal(Pack<float> x) {
+#if defined(__AVX512F__)
+  const Pack<float> r = _mm512_maskz_rcp14_ps(0xFFFF, x);
+#elif defined(__AVX__)
+  const Pack<float> r = _mm256_rcp_ps(x);
+#else
+  return 1.0F / x;
+#endif
+#if defined(__AVX__)
+  return r + r * (1.0F - x * r);
+#endif
+}
+
 /// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not
 /// 0). Cody-Waite reduction to |r| <= ln2/2 and a Taylor polynomial of degree 7.
 inline Pack<float> exp(Pack<float> x) {
@@ -201,7 +241,7 @@ inline void normal_cdf(Pack<float> x, Pack<float>& cdf, Pack<float>& bell) {
   using V = Pack<float>;
   const V magnitude = x < 0.0F ? -x : x;
   bell = exp(x * x * -0.5F);
-  const V t = 1.0F / (magnitude * (0.3275911F * 0.707106781F) + 1.0F);
+  const V t = reciprocal(magnitude * (0.3275911F * 0.707106781F) + 1.0F);
   V p = broadcast(1.061405429F);
   p = p * t - 1.453152027F;
   p = p * t + 1.421413741F;

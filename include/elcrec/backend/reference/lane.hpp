@@ -233,10 +233,14 @@ class ReferenceLane {
     }
   }
 
+  /// Columns that the probabilities of one head take where no sequence has more than `keys` tokens.
+  [[nodiscard]] static Index key_columns(Index keys) { return keys; }
+
   /// Multi-head attention within each sequence. qkv (T, 3D) holds queries, keys, values side by side, head h in
   /// columns h·D/H of each. p = softmax_j(q_i·k_j / sqrt(D/H)) over the visible keys, context_i = Σ_j dropout(p_ij)
-  /// v_j. probabilities (T, H·longest) keeps p (without dropout), key j of head h in column h·longest + j. A query with
-  /// no visible key attends to its whole sequence: what adding -10000 to every score amounts to.
+  /// v_j. probabilities (T, H·C) keeps p (without dropout), key j of head h in column h·C + j, C at least
+  /// key_columns(longest). A query with no visible key attends to its whole sequence: what adding -10000 to every score
+  /// amounts to.
   void attention(const TokenView& tokens, Index heads, AttentionMask mask, const DropoutMask& dropout, In qkv,
                  Out probabilities, Out context) const {
     const Index d = context.cols();
@@ -245,7 +249,7 @@ class ReferenceLane {
     fill(context, T(0));
     for_each_query(tokens, heads, [&](Index s, Index h, Index begin, Index end, Index i) {
       const T* q = qkv.row(i) + h * width;
-      T* p = probabilities.row(i) + h * tokens.longest;
+      T* p = probabilities.row(i) + h * (probabilities.cols() / heads);
       const bool any = has_visible_key(tokens, mask, begin, end, i);
       T largest = -std::numeric_limits<T>::infinity();
       for (Index j = begin; j < end; ++j) {
@@ -278,7 +282,7 @@ class ReferenceLane {
     const T factor = T(1) / std::sqrt(static_cast<T>(width));
     fill(dqkv, T(0));
     for_each_query(tokens, heads, [&](Index s, Index h, Index begin, Index end, Index i) {
-      const T* p = probabilities.row(i) + h * tokens.longest;
+      const T* p = probabilities.row(i) + h * (probabilities.cols() / heads);
       const T* dc = dcontext.row(i) + h * width;
       const auto dp = [&](Index j) {
         return keep_factor(tokens, dropout, heads, s, h, i, j) * dot(dc, qkv.row(j) + 2 * d + h * width, width);
@@ -470,18 +474,19 @@ class ReferenceLane {
     for (Index i = i0; i < i1; ++i) {
       std::fill(s.row(i) + j0, s.row(i) + j1, T(0));
     }
-    for_each_pair(index, i0, i1, j0, j1,
+    for_each_pair(index, i0, i1, j0, j1, 0, index.positions,
                   [&](Index i, Index t, Index j, Index u) { s(i, j) += dot(z.row(t), z.row(u), z.cols()); });
     mirror(i0, i1, j0, j1, s);
   }
 
-  /// dz_t = or += Σ_j g_ij z_j(p) for every token t of a sample i in [i0, i1), p its position; g is (i1 - i0, N).
-  void gram_backward(const GramIndex& index, In g, In z, Index i0, Index i1, Write write, Out dz) {
+  /// dz_t = or += Σ_j g_ij z_j(p) for every token t of a sample i in [i0, i1) at a position p in [p0, p1). g (N, N)
+  void gram_backward(const GramIndex& index, In g, In z, Index i0, Index i1, Index p0, Index p1, Write write, Out dz) {
     if (write == Write::replace) {
-      for_each_pair(index, i0, i1, i0, i1, [&](Index, Index t, Index, Index) { fill(dz.slice_rows(t, t + 1), T(0)); });
+      for_each_pair(index, i0, i1, i0, i1, p0, p1,
+                    [&](Index, Index t, Index, Index) { fill(dz.slice_rows(t, t + 1), T(0)); });
     }
-    for_each_pair(index, i0, i1, 0, index.samples, [&](Index i, Index t, Index j, Index u) {
-      add_scaled(g(i - i0, j), z.slice_rows(u, u + 1), dz.slice_rows(t, t + 1));
+    for_each_pair(index, i0, i1, 0, index.samples, p0, p1, [&](Index i, Index t, Index j, Index u) {
+      add_scaled(g(i, j), z.slice_rows(u, u + 1), dz.slice_rows(t, t + 1));
     });
   }
 
@@ -671,10 +676,11 @@ class ReferenceLane {
     }
   }
 
-  /// f(i, token of i, j, token of j) for all samples i in [i0, i1) and j in [j0, j1) with a common position.
+  /// f(i, token of i, j, token of j) for all samples i in [i0, i1) and j in [j0, j1) with a common position in [p0,
+  /// p1).
   template <class F>
-  static void for_each_pair(const GramIndex& index, Index i0, Index i1, Index j0, Index j1, F f) {
-    for (Index p = 0; p < index.positions; ++p) {
+  static void for_each_pair(const GramIndex& index, Index i0, Index i1, Index j0, Index j1, Index p0, Index p1, F f) {
+    for (Index p = p0; p < p1; ++p) {
       if (index.dense) {
         for (Index i = i0; i < i1; ++i) {
           for (Index j = j0; j < j1; ++j) {
