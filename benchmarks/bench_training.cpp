@@ -1,8 +1,12 @@
-// One training step of the paper's Beauty model (256 users, five encoder passes) and single-user serving, on synthetic
-// data with Beauty's number of items and mean history.
+// Whole jobs, on synthetic data with Beauty's number of users and items and mean history: training steps of the paper's
+// Beauty model (256 users), evaluation, recommendation.
+#include <algorithm>
+#include <chrono>
 #include <numeric>
+#include <vector>
 
 #include <benchmark/benchmark.h>
+#include <sys/resource.h>
 
 #include "elcrec/elcrec.hpp"
 
@@ -11,41 +15,76 @@ using el::Index;
 
 namespace {
 
+using Model = el::ELCRec<el::Cpu>;
+constexpr Index batch_size = 256;
+
 const el::LeaveOneOut& split() {
   static const auto data =
-      el::leave_one_out(el::make_synthetic({.users = 4000, .items = 12101, .intents = 64, .mean_length = 8.9}).data);
+      el::leave_one_out(el::make_synthetic({.users = 22363, .items = 12101, .intents = 64, .mean_length = 8.9}).data);
   return data;
 }
 
-el::ELCRecOptions options(el::Padding padding, bool share_views) {
+el::ELCRecOptions options(el::Padding padding) {
   auto o = el::preset("beauty");
   o.items = split().item_count();
   o.padding = padding;
-  o.share_views = share_views;
   return o;
 }
 
-/// Arguments: padded, share_views, threads.
-void training_step(benchmark::State& state) {
-  using Model = el::ELCRec<el::Cpu>;
-  Model model(options(state.range(0) != 0 ? el::Padding::paper : el::Padding::masked, state.range(1) != 0),
-              el::Cpu({.threads = state.range(2)}));
-  el::TrainingPass<Model> pass(model);
-  el::StepBatches<Model> batches;
-  auto parameters = el::parameters(model);
-  el::Adam::State<el::Cpu> adam(el::Adam{}, model.backend(), parameters);
-  const el::UniformNegativeSampler negatives(split().dataset());
-  std::vector<Index> users(256);
-  std::iota(users.begin(), users.end(), Index{0});
-  std::uint32_t step = 0;
-  for (auto _ : state) {
-    batches.build(model, {&split(), &negatives, 1, step}, users);
-    pass.run(batches, 1, step++);
-    const auto gradients = pass.gradients();
-    adam.step(model.backend(), parameters, gradients, 1.0);
+/// The most that this process has had resident, in MB: of one benchmark only if it runs alone.
+double peak_megabytes() {
+  rusage usage{};
+  getrusage(RUSAGE_SELF, &usage);
+  return static_cast<double>(usage.ru_maxrss) * 1024 / 1e6;
+}
+
+/// A model in the middle of training.
+class Training {
+ public:
+  Training(const el::ELCRecOptions& o, const el::Adam& adam, Index threads, const el::LeaveOneOut& data = split())
+      : data_(data),
+        model_(o, el::Cpu({.threads = threads})),
+        pass_(model_),
+        parameters_(el::parameters(model_)),
+        adam_(adam, model_.backend(), parameters_),
+        negatives_(data.dataset()),
+        users_(batch_size) {
+    std::iota(users_.begin(), users_.end(), Index{0});
   }
-  state.SetItemsProcessed(state.iterations() * 256);
+
+  void step() {
+    batches_.build(model_, {&data_, &negatives_, 1, step_}, users_);
+    pass_.run(batches_, 1, step_++);
+    const auto gradients = pass_.gradients();
+    adam_.step(model_.backend(), parameters_, gradients, 1.0);
+  }
+
+ private:
+  const el::LeaveOneOut& data_;
+  Model model_;
+  el::TrainingPass<Model> pass_;
+  el::StepBatches<Model> batches_;
+  std::vector<el::Parameter<float>> parameters_;
+  el::Adam::State<el::Cpu> adam_;
+  el::UniformNegativeSampler negatives_;
+  std::vector<Index> users_;
+  std::uint32_t step_ = 0;
+};
+
+void run_steps(benchmark::State& state, Training&& training) {
+  training.step();  // memory grows in the first
+  for (auto _ : state) {
+    training.step();
+  }
+  state.SetItemsProcessed(state.iterations() * batch_size);
   state.counters["resident_MB"] = el::resident_megabytes();
+  state.counters["peak_MB"] = peak_megabytes();
+}
+
+void training_step(benchmark::State& state) {
+  auto o = options(state.range(0) != 0 ? el::Padding::paper : el::Padding::masked);
+  o.share_views = state.range(1) != 0;
+  run_steps(state, Training(o, {}, state.range(2)));
 }
 BENCHMARK(training_step)
     ->ArgNames({"padded", "share_views", "threads"})
@@ -53,8 +92,51 @@ BENCHMARK(training_step)
     ->Unit(benchmark::kMillisecond)
     ->UseRealTime();
 
+/// The full-softmax objective alone: its share of the GEMM ceiling is FLOP/s against gemm_ceiling's.
+void softmax_step(benchmark::State& state) {
+  auto o = options(el::Padding::masked);
+  o.objective = el::NextItemLoss::softmax;
+  o.sequence_weight = o.intent_weight = o.trade_off = 0;
+  run_steps(state, Training(o, {}, state.range(0)));
+  Index targets = 0;
+  for (Index user = 0; user < batch_size; ++user) {
+    targets += std::min<Index>(o.max_length, el::ssize(split().input(user, el::Split::train)));
+  }
+  const double flops = static_cast<double>(targets) * 64 * (6.0 * static_cast<double>(o.items + 1) + 3 * 2 * 12 * 64);
+  state.counters["FLOP/s"] = benchmark::Counter(flops, benchmark::Counter::kIsIterationInvariantRate);
+}
+BENCHMARK(softmax_step)->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+/// A sampled loss and lazy Adam: the step must not grow with the catalogue.
+void lazy_step(benchmark::State& state) {
+  const Index items = state.range(0);
+  auto o = options(el::Padding::masked);
+  o.items = items;
+  // The histories of one batch of users, on items that are spread over the catalogue.
+  const auto spread = static_cast<el::ItemId>(items / split().item_count());
+  std::vector<std::int64_t> users;
+  std::vector<Index> offsets{0};
+  std::vector<el::ItemId> history;
+  for (Index user = 0; user < batch_size; ++user) {
+    for (const el::ItemId item : split().items(user)) {
+      history.push_back(item * spread);
+    }
+    users.push_back(user);
+    offsets.push_back(static_cast<Index>(history.size()));
+  }
+  std::vector<std::int64_t> names(static_cast<std::size_t>(items));
+  std::iota(names.begin(), names.end(), 1);
+  const auto data = el::leave_one_out(el::SequenceDataset(users, offsets, history, el::ItemMap(names)));
+  run_steps(state, Training(o, {.lazy = true}, state.range(1), data));
+}
+BENCHMARK(lazy_step)
+    ->ArgNames({"items", "threads"})
+    ->ArgsProduct({{12101, 200000, 2000000}, {1, 2}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
+
 void evaluation(benchmark::State& state) {
-  const el::ELCRec<el::Cpu> model(options(el::Padding::masked, false), el::Cpu({.threads = state.range(0)}));
+  const Model model(options(el::Padding::masked), el::Cpu({.threads = state.range(0)}));
   for (auto _ : state) {
     benchmark::DoNotOptimize(el::evaluate(model, split(), el::Split::test));
   }
@@ -62,16 +144,71 @@ void evaluation(benchmark::State& state) {
 }
 BENCHMARK(evaluation)->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime();
 
+/// One user a call on one thread: the mean, and the median and 99th percentile of single calls.
 void recommend_20(benchmark::State& state) {
-  const el::ELCRec<el::Cpu> model(options(el::Padding::masked, false), el::Cpu({.threads = 1}));
-  const el::Recommender recommender(model);
-  el::Recommender<el::ELCRec<el::Cpu>>::Scratch scratch;
+  const Model model(options(el::Padding::masked), el::Cpu({.threads = 1}));
+  const el::Recommender recommender(model, state.range(0) != 0 ? el::ScoreTable::bfloat16 : el::ScoreTable::model);
+  el::Recommender<Model>::Scratch scratch;
+  using Clock = std::chrono::steady_clock;
+  std::vector<double> microseconds;
   Index user = 0;
   for (auto _ : state) {
+    const auto began = Clock::now();
     benchmark::DoNotOptimize(recommender.recommend(split().items(user), 20, scratch));
+    microseconds.push_back(std::chrono::duration<double, std::micro>(Clock::now() - began).count());
     user = (user + 1) % split().user_count();
   }
+  std::sort(microseconds.begin(), microseconds.end());
+  state.counters["median_us"] = microseconds[microseconds.size() / 2];
+  state.counters["p99_us"] = microseconds[microseconds.size() * 99 / 100];
 }
-BENCHMARK(recommend_20)->Unit(benchmark::kMicrosecond);
+BENCHMARK(recommend_20)->ArgName("bf16")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
+
+void recommend_batch(benchmark::State& state) {
+  const Model model(options(el::Padding::masked), el::Cpu({.threads = state.range(0)}));
+  const el::Recommender recommender(model);
+  el::Recommender<Model>::BatchScratch scratch;
+  std::vector<std::span<const el::ItemId>> histories;
+  Index user = 0;
+  for (auto _ : state) {
+    histories.clear();
+    for (Index i = 0; i < batch_size; ++i) {
+      histories.push_back(split().items(user));
+      user = (user + 1) % split().user_count();
+    }
+    recommender.recommend_batch(histories, 20, scratch);
+    benchmark::DoNotOptimize(scratch.of(0));
+  }
+  state.SetItemsProcessed(state.iterations() * batch_size);
+}
+BENCHMARK(recommend_batch)->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+/// Exact best 20 among a million items for one query on one thread.
+template <class Element>
+void top_20_million(benchmark::State& state) {
+  constexpr Index items = 1000000;
+  el::Cpu::Lane lane;
+  el::RandomEngine random({1, 2, 3});
+  std::vector<Element> table;
+  table.reserve(static_cast<std::size_t>(items * 64));
+  for (Index i = 0; i < items * 64; ++i) {
+    table.push_back(static_cast<Element>(static_cast<float>(random.uniform() - 0.5)));
+  }
+  std::vector<float> query(64);
+  std::generate(query.begin(), query.end(), [&] { return static_cast<float>(random.uniform() - 0.5); });
+  std::vector<float> scores(20);
+  std::vector<el::ItemId> best(20);
+  Index found = 0;
+  const std::vector<std::int32_t> nothing_seen{0, 0};
+  const el::RankingRule rule{.first = 0, .last = static_cast<el::ItemId>(items)};
+  for (auto _ : state) {
+    lane.top_k(rule, {query.data(), 1, 64}, el::MatrixView<const Element>(table.data(), items, 64), nothing_seen, {},
+               {scores.data(), 1, 20}, best, {&found, 1});
+    benchmark::DoNotOptimize(best.data());
+  }
+  state.SetBytesProcessed(state.iterations() * items * 64 * static_cast<Index>(sizeof(Element)));
+}
+BENCHMARK(top_20_million<float>)->Name("top_20_million/bf16:0")->Unit(benchmark::kMillisecond);
+BENCHMARK(top_20_million<el::BFloat16>)->Name("top_20_million/bf16:1")->Unit(benchmark::kMillisecond);
 
 }  // namespace

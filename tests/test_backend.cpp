@@ -701,6 +701,27 @@ TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
   }
 }
 
+TEST_CASE_TEMPLATE("adam of some rows leaves the others", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  const el::AdamStep step{
+      .rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 0.001};
+  for (const Index d : {1, 7, 64}) {
+    auto p = suite.matrix(9, d);
+    auto g = suite.matrix(9, d);
+    auto m = suite.matrix(9, d);
+    auto v = suite.matrix(9, d, 0.0);
+    auto ids = suite.array(std::vector<std::int32_t>{3, 8, 0});
+    const double before = p.expected.view()(4, 0);
+    const double moved = p.expected.view()(8, 0);
+    suite.run([&](auto& lane, auto on) { lane.adam_rows(step, ids(on), p(on), g(on), m(on), v(on)); });
+    p.check();
+    m.check();
+    v.check();
+    CHECK(p.expected.view()(4, 0) == before);
+    CHECK(p.expected.view()(8, 0) != moved);
+  }
+}
+
 // ---- ranking ------------------------------------------------------------------------------------------------------
 
 namespace {
@@ -759,38 +780,87 @@ TEST_CASE_TEMPLATE("ranks of targets", B, EVERY_BACKEND) {
 
 TEST_CASE_TEMPLATE("top k", B, EVERY_BACKEND) {
   Suite<B> suite;
-  using T = typename B::Scalar;
   el::RandomEngine random({.seed = 4});
   for (const Index rows : {2, 13, 256, 700}) {
     for (const Index k : {0, 1, 5, 20, 1000}) {  // also more than there are candidates
-      for (const auto seen_rule : seen_rules) {
-        for (const double share : {0.0, 0.3, 1.0}) {
-          CAPTURE(rows);
-          CAPTURE(k);
-          const el::RankingRule rule{.seen = seen_rule, .first = 1, .last = static_cast<ItemId>(rows)};
-          auto query = suite.grid(1, 4);
-          auto table = suite.grid(rows, 4);
-          auto seen = suite.array(seen_items(random, rows + 5, share));  // some are no candidates anyway
-          auto items = suite.array(std::vector<ItemId>(static_cast<std::size_t>(k), -1));
-          std::vector<double> scores(static_cast<std::size_t>(k), -5);
-          auto found_scores = to_device(suite.backend, std::vector<T>(static_cast<std::size_t>(k), T(-5)));
-          Index expected = -1;
-          Index found = -2;
-          suite.run([&](auto& lane, auto on) {
-            if constexpr (std::is_same_v<decltype(on), OnReference>) {
-              expected = lane.top_k(rule, query(on), table(on), seen(on), scores, items(on));
-            } else {
-              found = lane.top_k(rule, query(on), table(on), seen(on), std::span<T>(found_scores.data(), scores.size()),
-                                 items(on));
+      for (const Index users : {1, 3, 9}) {
+        for (const auto seen_rule : seen_rules) {
+          for (const double share : {0.0, 0.3, 1.0}) {
+            CAPTURE(rows);
+            CAPTURE(k);
+            CAPTURE(users);
+            const el::RankingRule rule{.seen = seen_rule, .first = 1, .last = static_cast<ItemId>(rows)};
+            const Index d = users == 3 ? 35 : 64;
+            auto queries = suite.grid(users, d);
+            auto table = suite.grid(rows, d);
+            std::vector<ItemId> all_seen;
+            std::vector<std::int32_t> all_offsets{0};
+            for (Index u = 0; u < users; ++u) {
+              const auto mine = seen_items(random, rows + 5, share);  // some are no candidates anyway
+              all_seen.insert(all_seen.end(), mine.begin(), mine.end());
+              all_offsets.push_back(static_cast<std::int32_t>(all_seen.size()));
             }
-          });
-          CHECK(found == expected);
-          items.check();
-          const auto host = to_host<T>(suite.backend, std::span<const T>(found_scores.data(), scores.size()));
-          CHECK(std::equal(host.begin(), host.end(), scores.begin(), scores.end(),
-                           [](T a, double b) { return static_cast<double>(a) == b; }));
+            auto seen = suite.array(all_seen);
+            auto offsets = suite.array(all_offsets);
+            auto items = suite.array(std::vector<ItemId>(static_cast<std::size_t>(users * k), -1));
+            auto found = suite.array(std::vector<Index>(static_cast<std::size_t>(users), -1));
+            auto scores = suite.dense(users, k);
+            suite.run([&](auto& lane, auto on) {
+              using Scalar = typename std::decay_t<decltype(lane)>::Scalar;
+              lane.top_k(rule, queries(on), el::MatrixView<const Scalar>(table(on)), offsets(on), seen(on), scores(on),
+                         items(on), found(on));
+            });
+            found.check();
+            items.check();
+            scores.check();
+          }
         }
       }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("top k of a table in bfloat16", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  constexpr Index rows = 700;
+  constexpr Index k = 20;
+  for (const Index users : {1, 9}) {
+    for (const Index d : {64, 35}) {
+      auto queries = suite.grid(users, d);
+      el::RandomEngine random({.seed = 8});
+      std::vector<el::BFloat16> halves;
+      for (Index i = 0; i < rows * d; ++i) {
+        halves.emplace_back(static_cast<float>(random.below(17)) / 4 - 2);  // exact: 8 bits are enough
+      }
+      auto table = suite.array(halves);
+      auto offsets = suite.array(std::vector<std::int32_t>(static_cast<std::size_t>(users + 1), 0));
+      auto seen = suite.array(std::vector<ItemId>());
+      auto items = suite.array(std::vector<ItemId>(static_cast<std::size_t>(users * k), -1));
+      auto found = suite.array(std::vector<Index>(static_cast<std::size_t>(users), -1));
+      auto scores = suite.dense(users, k);
+      const el::RankingRule rule{.first = 1, .last = rows};
+      suite.run([&](auto& lane, auto on) {
+        lane.top_k(rule, queries(on), el::MatrixView<const el::BFloat16>(table(on).data(), rows, d), offsets(on),
+                   seen(on), scores(on), items(on), found(on));
+      });
+      items.check();
+      scores.check();
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("attention of the last query", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const auto& batch : batches()) {
+    for (const Index heads : {1, 2, 3}) {
+      const Index d = heads == 3 ? 39 : 64;
+      auto queries = suite.matrix(batch.sequences(), d);
+      auto kv = suite.matrix(batch.tokens(), 2 * d);
+      auto context = suite.matrix(batch.sequences(), d);
+      suite.run([&](auto& lane, auto on) {
+        lane.last_attention(suite.tokens(batch, on), heads, queries(on), kv(on), context(on));
+      });
+      context.check();
     }
   }
 }

@@ -216,6 +216,36 @@ TEST_CASE_TEMPLATE("gradients of the transformer", B, EVERY_BACKEND) {
   }
 }
 
+TEST_CASE_TEMPLATE("forward_last gives the last rows of forward", B, EVERY_BACKEND) {
+  const B backend;
+  const auto table = random_matrix(backend, 4, 12, 8);
+  const BatchShape shape{.lengths = {4, 1, 9, 6, 2}, .max_length = 7, .items = 10, .masked = 0.25};
+  for (const auto padding : both_paddings) {
+    const auto batch = random_batch(6, shape, padding);
+    const auto tokens = batch.view();
+    for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
+      for (Index layers = 0; layers <= 3; ++layers) {
+        CAPTURE(layers);
+        const auto encoder = shaken(el::TransformerEncoder<8, B>(
+            backend, {.hidden = 8, .layers = layers, .heads = 2, .max_length = 7, .deviation = 0.3, .mask = mask}));
+        typename B::Lane lane;
+        auto memory = backend.make_workspace();
+        const el::Pass<B> pass{lane, memory, {}};
+        el::Matrix<B> all(backend, tokens.tokens(), 8);
+        el::Matrix<B> last(backend, tokens.sequences(), 8);
+        typename el::TransformerEncoder<8, B>::Cache cache;
+        encoder.forward(pass, tokens, table.view(), cache, all.view());
+        encoder.forward_last(pass, tokens, table.view(), last.view());
+        for (Index s = 0; s < tokens.sequences(); ++s) {
+          for (Index c = 0; c < 8 && tokens.length(s) > 0; ++c) {
+            CHECK(last.view()(s, c) == doctest::Approx(all.view()(tokens.end(s) - 1, c)).epsilon(1e-12));
+          }
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("real positions have the same output under both paddings", B, EVERY_BACKEND) {
   const B backend;
   const BatchShape shape{.lengths = {4, 1, 9, 6, 2}, .max_length = 7, .items = 10, .masked = 0.25};

@@ -1,6 +1,7 @@
 // Recommending: against a direct computation, from many threads, without allocating, and with bad input.
 #include <algorithm>
 #include <atomic>
+#include <cmath>
 #include <cstdlib>
 #include <new>
 #include <numeric>
@@ -106,6 +107,70 @@ TEST_CASE_FIXTURE(Fixture, "recommendations are the best unseen items, best firs
       CHECK((found[i].item == all[i].second || std::abs(all[i].first + static_cast<double>(found[i].score)) < 1e-5));
     }
   }
+}
+
+TEST_CASE_FIXTURE(Fixture, "a batch gets the answers of its users, on any number of threads") {
+  el::Recommender<Model>::Scratch scratch;
+  std::vector<std::span<const el::ItemId>> histories;
+  for (Index user = 0; user < split.user_count(); ++user) {
+    histories.push_back(split.items(user));
+  }
+  for (const bool repeat : {false, true}) {
+    for (const Index k : {1, 10, 1000}) {
+      el::Recommender<Model>::BatchScratch batch;
+      recommender.recommend_batch(histories, k, batch, repeat);
+      for (Index user = 0; user < split.user_count(); ++user) {
+        const auto alone = recommender.recommend(split.items(user), k, scratch, repeat);
+        const auto found = batch.of(user);
+        REQUIRE(found.size() == alone.size());
+        for (std::size_t i = 0; i < found.size(); ++i) {
+          CHECK(found[i].score == doctest::Approx(alone[i].score).epsilon(1e-4));
+          CHECK((found[i].item == alone[i].item ||
+                 std::abs(static_cast<double>(found[i].score - alone[i].score)) < 1e-5));
+        }
+      }
+    }
+  }
+  el::Recommender<Model>::BatchScratch empty;
+  recommender.recommend_batch({}, 5, empty);
+  const std::vector<el::ItemId> wrong{91};
+  const std::vector<std::span<const el::ItemId>> one{wrong};
+  CHECK(error_of([&] { recommender.recommend_batch(one, 5, empty); }) == "history: found item 91, expected 1 to 90");
+}
+
+TEST_CASE_FIXTURE(Fixture, "a bfloat16 table gives the same answers") {
+  // Items in pairs that bfloat16 cannot tell apart, so that candidates must be taken beyond the first ones.
+  for (el::ItemId v = 2; v <= split.item_count(); v += 2) {
+    for (Index c = 0; c < model.hidden(); ++c) {
+      model.items()(v, c) = model.items()(v - 1, c) * (1 + 1e-4F * static_cast<float>(v % 5));
+    }
+  }
+  const el::Recommender<Model> half(model, el::ScoreTable::bfloat16);
+  el::Recommender<Model>::Scratch scratch;
+  el::Recommender<Model>::Scratch half_scratch;
+  for (const Index k : {1, 9, 40, 1000}) {
+    for (Index user = 0; user < split.user_count(); ++user) {
+      const auto exact = recommender.recommend(split.items(user), k, scratch);
+      const auto found = half.recommend(split.items(user), k, half_scratch);
+      REQUIRE(found.size() == exact.size());
+      for (std::size_t i = 0; i < exact.size(); ++i) {
+        CHECK(found[i].item == exact[i].item);
+        CHECK(found[i].score == exact[i].score);
+      }
+    }
+  }
+}
+
+TEST_CASE("bfloat16 rounds to nearest, ties to even") {
+  const auto round = [](float x) { return static_cast<float>(el::BFloat16(x)); };
+  CHECK(round(1.0F) == 1.0F);
+  CHECK(round(1.0F + 1.0F / 256) == 1.0F);               // a tie, to even
+  CHECK(round(1.0F + 3.0F / 256) == 1.0F + 4.0F / 256);  // a tie, to even
+  CHECK(round(1.0F + 1.01F / 256) == 1.0F + 2.0F / 256);
+  CHECK(round(-3.140625F) == -3.140625F);
+  CHECK(std::isinf(round(3.4e38F)));
+  CHECK(std::isinf(round(INFINITY)));
+  CHECK(std::isnan(round(std::nanf(""))));
 }
 
 TEST_CASE_FIXTURE(Fixture, "repeat lets seen items compete, and k may exceed the catalogue") {

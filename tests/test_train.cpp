@@ -96,6 +96,49 @@ TEST_CASE("one, two and three threads give the same bits") {
   }
 }
 
+TEST_CASE("lazy Adam moves the items of a step and no other") {
+  const auto split = small_split();
+  using Model = el::ELCRec<el::Cpu>;
+  Model dense(small_options(split), el::Cpu({.threads = 2}));
+  Model lazy(small_options(split), el::Cpu({.threads = 1}));
+  const el::UniformNegativeSampler negatives(split.dataset());
+  const std::vector<Index> users{0, 1, 2};
+  const auto first = lazy.items().flat();
+  const std::vector<float> start(first.begin(), first.end());
+  const auto step_twice = [&](Model& model, bool is_lazy) {
+    el::TrainingPass<Model> pass(model);
+    el::StepBatches<Model> batches;
+    auto parameters = el::parameters(model);
+    el::Adam::State<el::Cpu> adam(el::Adam{.lazy = is_lazy}, model.backend(), parameters);
+    std::vector<bool> touched(static_cast<std::size_t>(model.items().rows()), false);
+    for (std::uint32_t step = 0; step < 2; ++step) {
+      batches.build(model, {&split, &negatives, 1, step}, std::span(users).subspan(step, 1));
+      pass.run(batches, 1, step);
+      const auto gradients = pass.gradients();
+      REQUIRE(gradients[1].rows.has_value());
+      for (const auto id : *gradients[1].rows) {
+        touched[static_cast<std::size_t>(id)] = true;
+      }
+      adam.step(model.backend(), parameters, gradients, 1.0);
+    }
+    return touched;
+  };
+  const auto touched = step_twice(lazy, true);
+  step_twice(dense, false);
+  Index moved = 0;
+  Index different = 0;
+  for (Index v = 0; v < lazy.items().rows(); ++v) {
+    const bool was = touched[static_cast<std::size_t>(v)];
+    const bool is_moved = lazy.items()(v, 0) != start[static_cast<std::size_t>(v * lazy.hidden())];
+    CHECK(is_moved == was);
+    moved += is_moved ? 1 : 0;
+    different += lazy.items()(v, 0) != dense.items()(v, 0) ? 1 : 0;
+  }
+  CHECK(moved > 5);
+  CHECK(moved < lazy.items().rows() - 5);
+  CHECK(different > 0);  // momentum of the first step's items in the second
+}
+
 TEST_CASE("the full-softmax objective gives the same bits for any number of threads, and learns") {
   const auto split = small_split();
   std::vector<std::vector<float>> results;

@@ -21,7 +21,7 @@ TOLERANCE = 1e-9
 
 class ByteDropout(torch.autograd.Function):
     """Dropout that takes one random byte an element, and so a chance of n/256: eight elements for each draw of the
-    Mersenne Twister. F.dropout draws for every element, which without MKL (Debian's PyTorch) takes five times longer."""
+    Mersenne Twister. F.dropout draws for every element, which without MKL (as in Debian) takes five times longer."""
 
     @staticmethod
     def forward(ctx, x: Tensor, chance: float) -> Tensor:
@@ -236,9 +236,10 @@ def check_golden(path: Path) -> dict[str, float]:
     golden = {name: torch.from_numpy(values) for name, values in arrays.items()}
     golden["loss.cluster"] = golden["loss.cluster_sample"] + golden["loss.cluster_center"]
     sizes = {name: int(metadata[name]) for name in ("items", "max_length", "hidden", "heads", "layers", "intents")}
-    model = ELCRec(Options(**sizes, dropout=0.0, concat=metadata["prototype"] == "concat",
-                           sequence_weight=float(metadata["instance_weight"]), temperature=float(metadata["temperature"]),
-                           intent_weight=float(metadata["intent_weight"]), cluster_weight=float(metadata["trade_off"])))
+    numbers = {"sequence_weight": "instance_weight", "intent_weight": "intent_weight", "cluster_weight": "trade_off",
+               "temperature": "temperature"}
+    model = ELCRec(Options(**sizes, **{ours: float(metadata[theirs]) for ours, theirs in numbers.items()},
+                           dropout=0.0, concat=metadata["prototype"] == "concat"))
     model.double().load_state_dict({name: golden["param." + name] for name in model.state_dict()})
     batch = Batch(*(golden[name] for name in ("input_ids", "target_pos", "target_neg", "view1", "view2")))
     parameters = dict(model.named_parameters())

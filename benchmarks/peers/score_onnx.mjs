@@ -49,13 +49,13 @@ const times = (model, threads, batch, warmUps, calls, outputs) => {
 };
 const quantile = (sorted, q) => sorted[Math.min(sorted.length - 1, Math.floor(q * sorted.length))];
 
-const oneUser = (model, outputs) => {
-  const us = times(model, 1, 1, 300, 3000, outputs);
-  return { median_us: quantile(us, 0.5), p99_us: quantile(us, 0.99) };
-};
-const batchOf256 = (model, threads, outputs) => {
-  const us = times(model, threads, 256, 3, 15, outputs);
-  return { users_per_s: (256 * 1e6) / quantile(us, 0.5) };
+const measure = (model, outputs) => {
+  const oneUser = times(model, 1, 1, 300, 3000, outputs);
+  const usersPerSecond = (threads) => (256 * 1e6) / quantile(times(model, threads, 256, 3, 15, outputs), 0.5);
+  return {
+    median_us: quantile(oneUser, 0.5), p99_us: quantile(oneUser, 0.99),
+    users_per_s_1: usersPerSecond(1), users_per_s_2: usersPerSecond(2),
+  };
 };
 
 const top = ['values', 'items'];
@@ -69,14 +69,10 @@ if (check) {
     process.exitCode ||= differing === 0 ? 0 : 1;
   }
 } else {
-  const measured = {};
-  for (const model of ['elcrec', 'elcrec_full', 'elcrec_scores']) {
-    const outputs = model === 'elcrec_scores' ? ['scores'] : top;
-    measured[model] = {
-      one_user: oneUser(`${model}.onnx`, outputs),
-      batch_256_one_thread: batchOf256(`${model}.onnx`, 1, outputs),
-      batch_256_two_threads: batchOf256(`${model}.onnx`, 2, outputs),
-    };
-  }
-  console.log(JSON.stringify({ onnxruntime: require('onnxruntime-node/package.json').version, ...measured }));
+  console.log(JSON.stringify({
+    onnxruntime: require('onnxruntime-node/package.json').version,
+    elcrec: measure('elcrec.onnx', top),
+    elcrec_full: measure('elcrec_full.onnx', top),
+    elcrec_scores: measure('elcrec_scores.onnx', ['scores']),
+  }));
 }

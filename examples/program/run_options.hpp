@@ -29,6 +29,7 @@ struct RunOptions {
   Index epochs = 300;
   Index batch_size = 256;
   double learning_rate = 1e-3;
+  bool lazy_adam = false;
   int patience = 40;
   double clip_norm = 0;
   long warmup_steps = 0;
@@ -45,6 +46,7 @@ void visit_options(Options& o, auto&& visitor) {
   visitor("epochs", o.epochs, "epochs at most");
   visitor("batch_size", o.batch_size, "users in a step");
   visitor("learning_rate", o.learning_rate, "of Adam");
+  visitor("lazy_adam", o.lazy_adam, "items without a gradient in a step stay as they are: for large catalogues");
   visitor("patience", o.patience, "epochs without a better validation NDCG@20 before training stops");
   visitor("clip_norm", o.clip_norm, "limit of the joint gradient norm; 0 for none");
   visitor("warmup_steps", o.warmup_steps, "steps over which the learning rate rises to its value");

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "elcrec/core/bfloat16.hpp"
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
@@ -69,6 +70,7 @@ concept Attention = requires(L lane, const TokenView& tokens, Index heads, Atten
   { L::key_columns(heads) } -> std::same_as<Index>;
   lane.attention(tokens, heads, visible, mask, x, y, y);
   lane.attention_backward(tokens, heads, visible, mask, x, x, x, y);
+  lane.last_attention(tokens, heads, x, x, y);
 };
 
 template <class L>
@@ -110,16 +112,17 @@ concept ContrastiveLosses = requires(L lane, typename L::Scalar a, In<L> x, Out<
 
 template <class L>
 concept AdamUpdate = requires(L lane, const AdamStep& step, std::span<const typename L::Scalar> g,
-                              std::span<typename L::Scalar> p) {
+                              std::span<typename L::Scalar> p, std::span<const std::int32_t> ids, In<L> x, Out<L> y) {
   lane.adam(step, p, g, p, p);
+  lane.adam_rows(step, ids, y, x, y, y);
 };
 
 template <class L>
-concept Ranking = requires(L lane, const RankingRule& rule, In<L> x, std::span<const ItemId> ids,
-                           std::span<const std::int32_t> offsets, std::span<Index> ranks, std::span<ItemId> items,
-                           std::span<typename L::Scalar> scores) {
+concept Ranking = requires(L lane, const RankingRule& rule, In<L> x, Out<L> y, std::span<const ItemId> ids,
+                           std::span<const std::int32_t> offsets, std::span<Index> ranks, std::span<ItemId> items) {
   lane.rank_targets(rule, x, x, ids, offsets, ids, ranks);
-  { lane.top_k(rule, x, x, ids, scores, items) } -> std::same_as<Index>;
+  lane.top_k(rule, x, x, offsets, ids, y, items, ranks);
+  lane.top_k(rule, x, MatrixView<const BFloat16>(), offsets, ids, y, items, ranks);
 };
 
 }  // namespace operation

@@ -19,6 +19,8 @@ namespace elcrec {
 /// writes
 ///   the gradient of the item rows that were looked up, (T, D) by token. dy (T, D) may be overwritten.
 /// - both are const: any number of threads may run them, each with a Pass of its own.
+/// - forward_last(pass, tokens, table, y), if it has one: y (S, D), forward's rows for the last token of each sequence,
+///   without dropout; otherwise scoring takes them from forward.
 /// - hidden(), max_length(), and visit_parameters as in nn/parameter.hpp.
 template <class E>
 concept SequenceEncoder = Backend<typename E::Backend> && std::copy_constructible<E> &&

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cassert>
 #include <string>
 #include <vector>
 
@@ -75,18 +76,26 @@ class TransformerEncoder {
 
   /// y (T, D) from table (V, D). Allocates in pass.memory only.
   void forward(const Pass<B>& pass, const TokenView& tokens, In table, Cache& cache, Out y) const {
-    cache.layers = pass.memory.template array<typename Layer::Cache>(options_.layers);
-    const Index t = tokens.tokens();
-    Out x = layers_.empty() ? y : pass.keep(t, hidden());
-    pass.lane.embed(tokens, table, positions_.view(), y);
-    norm_.forward(pass, y, cache.norm, x);
-    pass.lane.dropout(tokens, embedding_mask(pass), x);
-    for (std::size_t i = 0; i < layers_.size(); ++i) {
-      const Out a = pass.keep(t, hidden());
-      const Out next = i + 1 == layers_.size() ? y : pass.keep(t, hidden());
-      layers_[i].attention.forward(pass, attention_site(i), tokens, x, cache.layers[i].attention, a);
-      layers_[i].feed_forward.forward(pass, feed_forward_site(i), tokens, a, cache.layers[i].feed_forward, next);
-      x = next;
+    forward_layers(pass, tokens, table, layers_.size(), cache, y);
+  }
+
+  /// y (S, D): forward's rows for the last token of each sequence, without dropout. The last layer works on those rows
+  /// alone, but for its keys and values: of one layer about a third is left. A sequence without tokens gets anything
+  /// finite.
+  void forward_last(const Pass<B>& pass, const TokenView& tokens, In table, Out y) const {
+    assert(!pass.dropout.training);
+    const auto frame = pass.memory.frame();
+    const std::size_t below = layers_.empty() ? 0 : layers_.size() - 1;
+    const Out x = pass.keep(tokens.tokens(), hidden());
+    Cache cache;
+    forward_layers(pass, tokens, table, below, cache, x);
+    const Out last = layers_.empty() ? y : pass.keep(y.rows(), hidden());
+    pass.lane.last_pool(tokens, x, last);
+    if (!layers_.empty()) {
+      const Out a = pass.keep(y.rows(), hidden());
+      layers_.back().attention.forward_last(pass, tokens, x, last, a);
+      typename FeedForward<B>::Cache unused;
+      layers_.back().feed_forward.forward(pass, feed_forward_site(below), tokens, a, unused, y);
     }
   }
 
@@ -115,6 +124,24 @@ class TransformerEncoder {
   }
 
  private:
+  /// The embedding and the first `count` layers.
+  void forward_layers(const Pass<B>& pass, const TokenView& tokens, In table, std::size_t count, Cache& cache,
+                      Out y) const {
+    cache.layers = pass.memory.template array<typename Layer::Cache>(static_cast<Index>(count));
+    const Index t = tokens.tokens();
+    Out x = count == 0 ? y : pass.keep(t, hidden());
+    pass.lane.embed(tokens, table, positions_.view(), y);
+    norm_.forward(pass, y, cache.norm, x);
+    pass.lane.dropout(tokens, embedding_mask(pass), x);
+    for (std::size_t i = 0; i < count; ++i) {
+      const Out a = pass.keep(t, hidden());
+      const Out next = i + 1 == count ? y : pass.keep(t, hidden());
+      layers_[i].attention.forward(pass, attention_site(i), tokens, x, cache.layers[i].attention, a);
+      layers_[i].feed_forward.forward(pass, feed_forward_site(i), tokens, a, cache.layers[i].feed_forward, next);
+      x = next;
+    }
+  }
+
   static constexpr std::uint32_t sites_per_layer = 3;
   static std::uint32_t attention_site(std::size_t layer) {
     return 1 + sites_per_layer * static_cast<std::uint32_t>(layer);

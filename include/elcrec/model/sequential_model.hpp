@@ -80,7 +80,12 @@ class SequentialModel {
   /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws
   /// nothing.
   void encode_last(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
-    encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
+    if constexpr (requires(const Pass<Backend>& pass) { encoder.forward_last(pass, tokens, items(), y); }) {
+      const auto frame = lane.workspace().frame();
+      encoder.forward_last(Pass<Backend>{lane, lane.workspace(), {}}, tokens, items(), y);
+    } else {
+      encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
+    }
   }
 
   /// y (S, D): the mean over each sequence's tokens, without dropout: the user embedding before its normalisation.

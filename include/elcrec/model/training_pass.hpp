@@ -147,9 +147,12 @@ class TrainingPass {
   [[nodiscard]] std::vector<Parameter<Scalar>> gradients() {
     std::vector<Parameter<Scalar>> list;
     if constexpr (Model::has_clusters) {
-      list.push_back({"cluster_centers", cluster_gradient_.view(), 2});
+      list.push_back({"cluster_centers", cluster_gradient_.view(), 2, {}});
     }
-    list.push_back({"item_embeddings.weight", item_gradient_.view(), 2});
+    list.push_back({"item_embeddings.weight", item_gradient_.view(), 2, {}});
+    if (!all_items_touched_) {
+      list.back().rows = item_scatter_.touched();
+    }
     for (auto& p : parameters(slice_gradients_.front())) {
       list.push_back(p);
     }

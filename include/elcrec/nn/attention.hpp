@@ -60,6 +60,26 @@ struct AttentionBlock {
     norm.forward(pass, sum, cache.norm, y);
   }
 
+  /// forward's rows for the last token of each sequence, without dropout. x (T, D), x_last (S, D) -> y (S, D)
+  void forward_last(const Pass<B>& pass, const TokenView& tokens, In x, In x_last, Out y) const {
+    const Index s = x_last.rows();
+    const Index d = x.cols();
+    const auto frame = pass.lane.workspace().frame();
+    const Out queries = pass.scratch(s, d);
+    const Out kv = pass.scratch(x.rows(), 2 * d);
+    const Out context = pass.scratch(s, d);
+    const In weight = projection.weight.view();
+    const In bias = projection.bias.view();
+    pass.lane.linear(x_last, weight.slice_rows(0, d), bias.slice_cols(0, d), queries);
+    pass.lane.linear(x, weight.slice_rows(d, 3 * d), bias.slice_cols(d, 3 * d), kv);
+    pass.lane.last_attention(tokens, options.heads, queries, kv, context);
+    const Out sum = pass.scratch(s, d);
+    dense.forward(pass.lane, context, sum);
+    pass.lane.add_scaled(T(1), x_last, sum);
+    typename LayerNorm<B>::Cache unused;
+    norm.forward(pass, sum, unused, y);
+  }
+
   /// dy (T, D) -> dx (T, D), which may be dy
   void backward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, const Cache& cache, In dy,
                 AttentionBlock& gradient, Out dx) const {

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <cstdint>
+#include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +19,8 @@ struct Parameter {
   std::string name;
   MatrixView<T> values;
   int rank = 2;
+  /// Of a gradient: the only rows that are not 0, each once and in backend memory; nothing where any row may be.
+  std::optional<std::span<const std::int32_t>> rows{};
 
   [[nodiscard]] std::vector<Index> shape() const {
     return rank == 1 ? std::vector<Index>{values.cols()} : std::vector<Index>{values.rows(), values.cols()};
@@ -40,7 +45,7 @@ template <class Component>
   using Element = std::conditional_t<std::is_const_v<Component>, const Scalar, Scalar>;
   std::vector<Parameter<Element>> list;
   auto collect = [&list](const std::string& name, MatrixView<Element> values, int rank) {
-    list.push_back({name, values, rank});
+    list.push_back({name, values, rank, {}});
   };
   Component::visit_parameters(component, collect);
   return list;

@@ -17,8 +17,7 @@ namespace elcrec {
 template <Backend B>
 class AdamState;
 
-/// Adam as PyTorch defines it (no weight decay, no AMSGrad): dense, so rows without a gradient still move by their
-/// momentum.
+/// Adam as PyTorch defines it (no weight decay, no AMSGrad): rows without a gradient still move by their momentum.
 struct Adam {
   static constexpr std::string_view name = "adam";
   template <class B>
@@ -28,6 +27,9 @@ struct Adam {
   double beta1 = 0.9;
   double beta2 = 0.999;
   double epsilon = 1e-8;
+  /// Lazy Adam: item rows without a gradient in a step keep their values and moments, so that a step with a sampled
+  /// loss costs the same for any number of items. Not the same training: use it where the catalogue is large.
+  bool lazy = false;
 };
 
 /// Moments and step count of Adam for one list of parameters.
@@ -62,6 +64,10 @@ class AdamState {
     constexpr Index block = Index{1} << 14;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
       auto& slot = moments_[i];
+      if (options_.lazy && gradients[i].rows) {
+        step_rows(backend, update, parameters[i], gradients[i], slot);
+        continue;
+      }
       backend.parallel_blocks(parameters[i].values.size(), block, [&](auto& lane, Index first, Index last) {
         const auto part = [&](auto view) { return slice(view.flat(), first, last); };
         lane.adam(update, part(parameters[i].values), part(MatrixView<const T>(gradients[i].values)),
@@ -87,6 +93,19 @@ class AdamState {
     Matrix<B> mean;    // m, flat
     Matrix<B> square;  // v, flat
   };
+
+  void step_rows(const B& backend, const AdamStep& update, const Parameter<T>& parameter, const Parameter<T>& gradient,
+                 Slot& slot) {
+    const auto table = [&](auto view) {
+      return MatrixView<T>(view.data(), parameter.values.rows(), parameter.values.cols());
+    };
+    constexpr Index block = 256;
+    backend.parallel_blocks(ssize(*gradient.rows), block, [&](auto& lane, Index first, Index last) {
+      lane.adam_rows(update, slice(*gradient.rows, first, last), parameter.values, MatrixView<const T>(gradient.values),
+                     table(slot.mean.view()), table(slot.square.view()));
+    });
+  }
+
   Adam options_;
   long steps_ = 0;
   std::vector<Slot> moments_;

@@ -1,10 +1,13 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <cstdint>
 #include <span>
 #include <vector>
 
+#include "elcrec/core/bfloat16.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/operations.hpp"
 #include "elcrec/data/token_batch.hpp"
@@ -25,9 +28,16 @@ struct IntentMatch {
   float runner_up_distance = 0;  ///< infinite when there is one intent only
 };
 
-/// Answers "what next, and which intent" from a trained model. Const and safe to call from any number of threads, each
-/// with a Scratch of its own; after a first call with the longest history and the largest k nothing is allocated.
-/// Refers to the model: keep it alive and do not train it meanwhile. Needs a backend in host memory.
+/// What a single user's scores are computed from. The answers are the same.
+enum class ScoreTable {
+  model,    ///< the model's own item table
+  bfloat16  ///< a copy of half its size, for half the bytes to read; the best of it are scored again by the model's
+};
+
+/// Answers "what next, and which intent" from a trained model. Const and, but for recommend_batch, safe to call from
+/// any number of threads, each with a Scratch of its own; after a first call with the longest history and the largest k
+/// nothing is allocated. Refers to the model: keep it alive and do not train it meanwhile. Needs a backend in host
+/// memory.
 template <class Model>
 class Recommender {
  public:
@@ -40,45 +50,87 @@ class Recommender {
     typename Model::Lane lane;
     TokenBatch batch;
     std::vector<ItemId> seen;
-    std::vector<Scalar> scores;
-    std::vector<ItemId> items;
+    std::vector<std::int32_t> offsets;
+    std::vector<Scalar> scores;  // (U, k)
+    std::vector<ItemId> items;   // (U, k)
+    std::vector<Index> found;    // (U)
     std::vector<Recommendation> result;
   };
 
-  explicit Recommender(const Model& model) : model_(model) {}
+  /// Working memory and results of recommend_batch.
+  class BatchScratch {
+   public:
+    /// The recommendations for history u of the last batch, best first.
+    [[nodiscard]] std::span<const Recommendation> of(Index u) const {
+      return slice(std::span<const Recommendation>(result), u * k, u * k + counts[static_cast<std::size_t>(u)]);
+    }
+
+   private:
+    friend Recommender;
+    std::vector<Scratch> parts;
+    std::vector<Recommendation> result;  // (U, k)
+    std::vector<Index> counts;
+    Index k = 0;
+  };
+
+  explicit Recommender(const Model& model, ScoreTable table = ScoreTable::model) : model_(model) {
+    if (table == ScoreTable::bfloat16) {
+      const auto items = model.items();
+      half_items_.reserve(static_cast<std::size_t>(items.size()));
+      for (Index v = 0; v < items.rows(); ++v) {
+        double square = 0;
+        for (Index c = 0; c < items.cols(); ++c) {
+          half_items_.emplace_back(static_cast<float>(items(v, c)));
+          square += static_cast<double>(items(v, c)) * static_cast<double>(items(v, c));
+        }
+        largest_norm_ = std::max(largest_norm_, std::sqrt(square));
+      }
+    }
+  }
 
   /// The k best items after `history` (rows of the item table, oldest first; only the last L count), best first, items
   /// of the history left out unless `repeat` is set. Valid until the scratch is used again. Throws ArgumentError for an
   /// empty history, an id outside 1..item_count() or k < 1. Fewer than k only when the catalogue runs out.
   std::span<const Recommendation> recommend(std::span<const ItemId> history, Index k, Scratch& scratch,
                                             bool repeat = false) const {
-    require(k >= 1, "recommend: found k = ", k, ", expected at least 1");
-    load(history, Padding::masked, scratch);  // scores are the same under both paddings
-    auto& lane = scratch.lane;
-    const auto frame = lane.workspace().frame();
-    const auto query = lane.workspace().template matrix<Scalar>(1, model_.hidden());
-    model_.encode_last(lane, scratch.batch.view(), query);
-    scratch.seen.assign(history.begin(), history.end());
-    std::sort(scratch.seen.begin(), scratch.seen.end());
-    const auto wanted = static_cast<std::size_t>(std::min(k, model_.item_count()));
-    scratch.scores.resize(wanted);
-    scratch.items.resize(wanted);
-    const RankingRule rule{.seen = repeat ? RankingRule::Seen::keep : RankingRule::Seen::exclude,
-                           .first = 1,
-                           .last = static_cast<ItemId>(model_.item_count() + 1)};
-    const Index found = lane.top_k(rule, query, model_.items(), scratch.seen, scratch.scores, scratch.items);
-    scratch.result.clear();
-    scratch.result.reserve(wanted);
-    for (std::size_t i = 0; i < static_cast<std::size_t>(found); ++i) {
-      scratch.result.push_back({scratch.items[i], static_cast<float>(scratch.scores[i])});
-    }
-    return scratch.result;
+    const Index wanted = checked(k);
+    start(Padding::masked, scratch);  // scores are the same under both paddings
+    add(history, scratch);
+    rank(scratch.lane, wanted, repeat, scratch);
+    scratch.result.resize(static_cast<std::size_t>(wanted));
+    write_results(scratch, wanted, scratch.result.data());
+    return slice(std::span<const Recommendation>(scratch.result), 0, scratch.found[0]);
+  }
+
+  /// The same for many histories at once, on the threads of the model's backend (so not from two threads at a time):
+  /// scratch.of(u) is the answer for histories[u]. One product scores a block of items for many users, whose scores may
+  /// differ from recommend's in the last bits.
+  void recommend_batch(std::span<const std::span<const ItemId>> histories, Index k, BatchScratch& scratch,
+                       bool repeat = false) const {
+    const Index wanted = checked(k);
+    const Index users = ssize(histories);
+    constexpr Index grain = 64;
+    scratch.k = wanted;
+    scratch.result.resize(static_cast<std::size_t>(users * wanted));
+    scratch.counts.resize(static_cast<std::size_t>(users));
+    scratch.parts.resize(std::max(scratch.parts.size(), static_cast<std::size_t>((users + grain - 1) / grain)));
+    model_.backend().parallel_blocks(users, grain, [&](auto& lane, Index first, Index last) {
+      Scratch& part = scratch.parts[static_cast<std::size_t>(first / grain)];
+      start(Padding::masked, part);
+      for (Index u = first; u < last; ++u) {
+        add(histories[static_cast<std::size_t>(u)], part);
+      }
+      rank(lane, wanted, repeat, part);
+      write_results(part, wanted, scratch.result.data() + first * wanted);
+      std::copy(part.found.begin(), part.found.end(), scratch.counts.begin() + first);
+    });
   }
 
   /// The intent behind `history`; errors as for recommend. Padding is the model's own: it is part of what the centers
   /// were trained on.
   IntentMatch intent(std::span<const ItemId> history, Scratch& scratch) const requires Model::has_clusters {
-    load(history, model_.padding, scratch);
+    start(model_.padding, scratch);
+    add(history, scratch);
     auto& lane = scratch.lane;
     const auto frame = lane.workspace().frame();
     const auto& clusters = model_.clusters;
@@ -108,17 +160,102 @@ class Recommender {
   }
 
  private:
-  void load(std::span<const ItemId> history, Padding padding, Scratch& scratch) const {
+  /// k, or the whole catalogue if that is smaller.
+  [[nodiscard]] Index checked(Index k) const {
+    require(k >= 1, "recommend: found k = ", k, ", expected at least 1");
+    return std::min(k, model_.item_count());
+  }
+
+  void start(Padding padding, Scratch& scratch) const {
+    scratch.batch.start(model_.max_length(), padding);
+    scratch.seen.clear();
+    scratch.offsets.assign(1, 0);
+  }
+
+  void add(std::span<const ItemId> history, Scratch& scratch) const {
     require(!history.empty(), "history: found no items, expected at least one");
     for (const ItemId item : history) {
       require(item >= 1 && item <= model_.item_count(), "history: found item ", item, ", expected 1 to ",
               model_.item_count());
     }
-    scratch.batch.start(model_.max_length(), padding);
     scratch.batch.add(history);
+    scratch.seen.insert(scratch.seen.end(), history.begin(), history.end());
+    std::sort(scratch.seen.begin() + scratch.offsets.back(), scratch.seen.end());
+    scratch.offsets.push_back(static_cast<std::int32_t>(scratch.seen.size()));
+  }
+
+  /// Encodes the batch and ranks the items: scores, items and found of the scratch.
+  void rank(typename Model::Lane& lane, Index k, bool repeat, Scratch& scratch) const {
+    const Index users = ssize(scratch.offsets) - 1;
+    scratch.scores.resize(static_cast<std::size_t>(users * k));
+    scratch.items.resize(static_cast<std::size_t>(users * k));
+    scratch.found.resize(static_cast<std::size_t>(users));
+    const auto frame = lane.workspace().frame();
+    const auto queries = lane.workspace().template matrix<Scalar>(users, model_.hidden());
+    model_.encode_last(lane, scratch.batch.view(), queries);
+    const RankingRule rule{.seen = repeat ? RankingRule::Seen::keep : RankingRule::Seen::exclude,
+                           .first = 1,
+                           .last = static_cast<ItemId>(model_.item_count() + 1)};
+    if (users == 1 && !half_items_.empty()) {
+      rank_by_half(lane, rule, queries, k, scratch);
+    } else {
+      lane.top_k(rule, queries, model_.items(), scratch.offsets, scratch.seen,
+                 MatrixView<Scalar>(scratch.scores.data(), users, k), scratch.items, scratch.found);
+    }
+  }
+
+  /// The same for one user from the copy. A score in bfloat16 is off by at most `error` = 2^-9 |q| max|e| and the
+  /// rounding of sums, so once the k-th best exact score among the candidates is farther than that above the score of
+  /// the last candidate, no other item can be better; until then there are twice as many candidates.
+  void rank_by_half(typename Model::Lane& lane, const RankingRule& rule, MatrixView<const Scalar> query, Index k,
+                    Scratch& scratch) const {
+    const auto items = model_.items();
+    const MatrixView<const BFloat16> half(half_items_.data(), items.rows(), items.cols());
+    double square = 0;
+    lane.add_dot(1.0, query, query, &square);
+    const double error =
+        (std::ldexp(1.0, -9) + std::ldexp(static_cast<double>(items.cols()), -22)) * std::sqrt(square) * largest_norm_;
+    constexpr Index margin = 8;
+    constexpr Index group = 16;  // so that every score is computed alike
+    for (Index wanted = (k + margin + group - 1) / group * group;; wanted *= 2) {
+      const auto frame = lane.workspace().frame();
+      const auto candidates = lane.workspace().template array<ItemId>(wanted);
+      const auto rough = lane.workspace().template matrix<Scalar>(1, wanted);
+      Index count = 0;
+      lane.top_k(rule, query, half, scratch.offsets, scratch.seen, rough, candidates, {&count, 1});
+      const auto chosen = slice(candidates, 0, count);
+      std::sort(chosen.begin(), chosen.end());  // equal scores: the lower id first
+      std::fill(candidates.begin() + count, candidates.end(), padding_item);
+      const auto rows = lane.workspace().template matrix<Scalar>(wanted, items.cols());
+      lane.gather_rows(items, candidates, rows, Write::replace);
+      const auto places = lane.workspace().template array<ItemId>(k);
+      const std::array<std::int32_t, 2> nothing_seen{0, 0};
+      lane.top_k({.seen = RankingRule::Seen::keep, .first = 0, .last = static_cast<ItemId>(count)}, query,
+                 MatrixView<const Scalar>(rows), nothing_seen, {}, MatrixView<Scalar>(scratch.scores.data(), 1, k),
+                 places, scratch.found);
+      for (Index i = 0; i < scratch.found[0]; ++i) {
+        const auto at = static_cast<std::size_t>(i);
+        scratch.items[at] = candidates[static_cast<std::size_t>(places[at])];
+      }
+      if (count < wanted || static_cast<double>(scratch.scores[static_cast<std::size_t>(k - 1)]) >
+                                static_cast<double>(rough(0, wanted - 1)) + error) {
+        return;
+      }
+    }
+  }
+
+  static void write_results(const Scratch& scratch, Index k, Recommendation* to) {
+    for (std::size_t u = 0; u < scratch.found.size(); ++u) {
+      for (Index i = 0; i < scratch.found[u]; ++i) {
+        const std::size_t at = u * static_cast<std::size_t>(k) + static_cast<std::size_t>(i);
+        to[at] = {scratch.items[at], static_cast<float>(scratch.scores[at])};
+      }
+    }
   }
 
   const Model& model_;
+  std::vector<BFloat16> half_items_;  // (V, D), or empty
+  double largest_norm_ = 0;           // of an item row
 };
 
 }  // namespace elcrec

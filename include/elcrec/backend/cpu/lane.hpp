@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -260,6 +261,32 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
+  void last_attention(const TokenView& tokens, Index heads, In queries, In kv, Out context) {
+    const Index d = queries.cols();
+    const Index w = d / heads;
+    const T scale = T(1) / std::sqrt(static_cast<T>(w));
+    this->fill(context, T(0));
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      const Index begin = tokens.begin(s);
+      const Index n = tokens.length(s);
+      if (n == 0) {
+        continue;
+      }
+      const auto frame = workspace().frame();
+      const KeyRow keys(*this, tokens, s);
+      const Out p = workspace().template matrix<T>(1, key_columns(n));
+      for (Index h = 0; h < heads; ++h) {
+        for (Index j = 0; j < n; ++j) {
+          p(0, j) = simd::dot(queries.row(s) + h * w, kv.row(begin + j) + h * w, w);
+        }
+        keys.softmax(AttentionMask::bidirectional, scale, n - 1, p.row(0));
+        for (Index j = 0; j < n; ++j) {
+          simd::add_scaled(p(0, j), kv.row(begin + j) + d + h * w, context.row(s) + h * w, w);
+        }
+      }
+    }
+  }
+
   // ---- pooling and rows -----------------------------------------------------------------------------------------
 
   void nearest(In x, In centers, std::span<std::int32_t> ids) {
@@ -395,6 +422,10 @@ class CpuLane : public ReferenceLane<T> {
     Base::adam(step, rest(p), g.empty() ? g : rest(g), rest(m), rest(v));
   }
 
+  void adam_rows(const AdamStep& step, std::span<const std::int32_t> ids, Out p, In g, Out m, Out v) const {
+    Base::for_each_row_of(ids, [&](auto row) { adam(step, row(p), row(g), row(m), row(v)); });
+  }
+
   // ---- ranking --------------------------------------------------------------------------------------------------
 
   void rank_targets(const RankingRule& rule, In queries, In table, std::span<const ItemId> targets,
@@ -447,32 +478,47 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
-  Index top_k(const RankingRule& rule, In query, In table, std::span<const ItemId> seen, std::span<T> scores,
-              std::span<ItemId> items) {
+  template <class Element>
+  void top_k(const RankingRule& rule, In queries, MatrixView<const Element> table,
+             std::span<const std::int32_t> offsets, std::span<const ItemId> seen, Out scores, std::span<ItemId> items,
+             std::span<Index> found) {
     using Seen = RankingRule::Seen;
     constexpr Index block = 256;
-    T buffer[block];
-    Index found = 0;
-    auto next_seen = std::lower_bound(seen.begin(), seen.end(), rule.first);
-    for (Index v0 = rule.first; v0 < rule.last && !items.empty(); v0 += block) {
+    constexpr Index few = 4;  // queries that do not pay for a product with repacked rows
+    const Index users = queries.rows();
+    const Index k = scores.cols();
+    const auto frame = workspace().frame();
+    const auto next_seen = workspace().template array<std::int32_t>(users);
+    const Out part = workspace().template matrix<T>(users, block);
+    for (std::size_t u = 0; u < next_seen.size(); ++u) {
+      const auto mine = slice(seen, offsets[u], offsets[u + 1]);
+      const auto first = std::lower_bound(mine.begin(), mine.end(), rule.first);
+      next_seen[u] = static_cast<std::int32_t>(offsets[u] + (first - mine.begin()));
+      found[u] = 0;
+    }
+    for (Index v0 = rule.first; v0 < rule.last && k > 0; v0 += block) {
       const Index v1 = std::min<Index>(rule.last, v0 + block);
-      for (Index v = v0; v < v1; ++v) {
-        buffer[v - v0] = simd::dot(query.row(0), table.row(v), table.cols());
-      }
-      for (; next_seen != seen.end() && *next_seen < v1; ++next_seen) {
-        if (rule.seen != Seen::keep) {
-          buffer[*next_seen - v0] = rule.seen == Seen::zero ? T(0) : std::numeric_limits<T>::quiet_NaN();
+      const auto rows = table.slice_rows(v0, v1);
+      if (users < few) {
+        for (Index u = 0; u < users; ++u) {
+          score_rows(queries.row(u), rows, part.row(u));
         }
+      } else {
+        score(queries, rows, part.slice_cols(0, v1 - v0));
       }
-      for (Index v = v0; v < v1; ++v) {
-        const T score = buffer[v - v0];
-        const bool better = found < ssize(items) ? score == score : score > scores.back();
-        if (better) {  // an excluded item is NaN, which is never better
-          this->insert_best(score, static_cast<ItemId>(v), scores, items, found);
+      for (Index u = 0; u < users; ++u) {
+        const auto at = static_cast<std::size_t>(u);
+        T* row = part.row(u);
+        for (auto& next = next_seen[at]; next < offsets[at + 1] && seen[static_cast<std::size_t>(next)] < v1; ++next) {
+          if (rule.seen != Seen::keep) {  // an excluded item is NaN, which is never better
+            row[seen[static_cast<std::size_t>(next)] - v0] =
+                rule.seen == Seen::zero ? T(0) : std::numeric_limits<T>::quiet_NaN();
+          }
         }
+        keep_best(row, v0, v1, std::span(scores.row(u), static_cast<std::size_t>(k)), slice(items, u * k, (u + 1) * k),
+                  found[at]);
       }
     }
-    return found;
   }
 
  private:
@@ -516,6 +562,62 @@ class CpuLane : public ReferenceLane<T> {
   void score(In queries, In rows, Out scores) {
     multiply({queries.data(), queries.stride(), 1}, {rows.data(), rows.stride(), 1}, rows.cols(), scores,
              Write::replace);
+  }
+
+  /// The same from rows of another type, which are widened first.
+  template <class Element>
+  void score(In queries, MatrixView<const Element> rows, Out scores) {
+    const auto frame = workspace().frame();
+    const Out wide = workspace().template matrix<T>(rows.rows(), rows.cols());
+    for (Index v = 0; v < rows.rows(); ++v) {
+      const Element* from = rows.row(v);
+      T* to = wide.row(v);
+      const Index whole = rows.cols() / width * width;
+      for (Index c = 0; c < whole; c += width) {
+        simd::store<T>(to + c, simd::load_as<T>(from + c));
+      }
+      std::copy(from + whole, from + rows.cols(), to + whole);
+    }
+    score(queries, wide, scores);
+  }
+
+  /// scores[v] = query · rows_v; from `width` rows on each by the same sequence of operations.
+  template <class Element>
+  static void score_rows(const T* query, MatrixView<const Element> rows, T* scores) {
+    const Index n = rows.rows();
+    for (Index v = 0; n >= width && v < n; v += width) {
+      const Index at = std::min(v, n - width);  // the last ones again rather than a rest
+      simd::store<T>(scores + at, simd::dot_rows(query, rows.row(at), rows.stride(), rows.cols()));
+    }
+    for (Index v = 0; v < n && n < width; ++v) {
+      T sum = 0;
+      for (Index c = 0; c < rows.cols(); ++c) {
+        sum += query[c] * static_cast<T>(rows(v, c));
+      }
+      scores[v] = sum;
+    }
+  }
+
+  /// Merges the scores of items [v0, v1) into the best so far.
+  void keep_best(const T* row, Index v0, Index v1, std::span<T> scores, std::span<ItemId> items, Index& found) const {
+    const auto offer = [&](Index v) {
+      const T score = row[v - v0];
+      if (found < ssize(items) ? score == score : score > scores.back()) {
+        this->insert_best(score, static_cast<ItemId>(v), scores, items, found);
+      }
+    };
+    Index v = v0;
+    for (; v < v1 && found < ssize(items); ++v) {
+      offer(v);
+    }
+    for (; v + width <= v1; v += width) {
+      for (auto bits = simd::above(simd::load(row + (v - v0)), scores.back()); bits != 0; bits &= bits - 1) {
+        offer(v + std::countr_zero(bits));
+      }
+    }
+    for (; v < v1; ++v) {
+      offer(v);
+    }
   }
 
   /// Σ over [0, n) of what f gives for a register or for one element.

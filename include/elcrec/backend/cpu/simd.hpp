@@ -3,12 +3,14 @@
 #include <cmath>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 
 #if defined(__SSE2__)
 #include <immintrin.h>
 #endif
 
+#include "elcrec/core/bfloat16.hpp"
 #include "elcrec/core/types.hpp"
 
 namespace elcrec::simd {
@@ -86,6 +88,59 @@ inline Pack<T> fold(Pack<T> v, F combine) {
 
 }  // namespace detail
 
+/// One register of T from elements of another type.
+template <class T, class E>
+inline Pack<T> load_as(const E* p) {
+  if constexpr (std::is_same_v<T, E>) {
+    return load(p);
+  } else if constexpr (std::is_same_v<E, BFloat16> && std::is_same_v<T, float>) {
+#if defined(__AVX512F__)
+    const __m256i halves = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    return _mm512_castsi512_ps(_mm512_maskz_slli_epi32(0xFFFF, _mm512_maskz_cvtepu16_epi32(0xFFFF, halves), 16));
+#elif defined(__AVX2__)
+    const __m128i halves = _mm_loadu_si128(reinterpret_cast<const __m128i*>(p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(halves), 16));
+#else
+    typedef std::uint16_t Halves __attribute__((vector_size(register_bytes / 2)));
+    typedef std::uint32_t Words __attribute__((vector_size(register_bytes)));
+    Halves halves;
+    std::memcpy(&halves, p, sizeof(halves));
+    const Words words = __builtin_convertvector(halves, Words) << 16;
+    Pack<float> v;
+    std::memcpy(&v, &words, sizeof(v));
+    return v;
+#endif
+  } else {
+    Pack<T> v{};
+    for (Index i = 0; i < width<T>; ++i) {
+      v[i] = static_cast<T>(p[i]);
+    }
+    return v;
+  }
+}
+
+/// Bit i: whether lane i is above the threshold; a NaN is not.
+inline std::uint32_t above(Pack<float> v, float threshold) {
+#if defined(__AVX512F__)
+  return _mm512_cmp_ps_mask(v, _mm512_set1_ps(threshold), _CMP_GT_OQ);
+#elif defined(__AVX__)
+  return static_cast<std::uint32_t>(_mm256_movemask_ps(_mm256_cmp_ps(v, _mm256_set1_ps(threshold), _CMP_GT_OQ)));
+#else
+  std::uint32_t bits = 0;
+  for (Index i = 0; i < width<float>; ++i) {
+    bits |= static_cast<std::uint32_t>(v[i] > threshold) << i;
+  }
+  return bits;
+#endif
+}
+inline std::uint32_t above(Pack<double> v, double threshold) {
+  std::uint32_t bits = 0;
+  for (Index i = 0; i < width<double>; ++i) {
+    bits |= static_cast<std::uint32_t>(v[i] > threshold) << i;
+  }
+  return bits;
+}
+
 /// Four floats each from p, p + step, ...: one register of them.
 inline Pack<float> load_quads(const float* p, [[maybe_unused]] Index step) {
 #if defined(__AVX512F__)
@@ -105,6 +160,65 @@ inline Pack<float> load_quads(const float* p, [[maybe_unused]] Index step) {
 template <class T>
 inline T sum(Pack<T> v) {
   return detail::fold<T>(v, [](Pack<T> a, Pack<T> b) { return a + b; })[0];
+}
+
+namespace detail {
+
+/// Segments of `Size` lanes of x and of y, each folded to half its size by addition, x's before y's.
+template <std::size_t Size, class V, std::size_t... I>
+inline V fold_segments(V x, V y, std::index_sequence<I...>) {
+  constexpr std::size_t n = sizeof...(I);
+  constexpr std::size_t half = Size / 2;
+  // Lane l takes place l % half of segment l / Size, from x or y by turns of `half`.
+  const V low = __builtin_shufflevector(x, y, (I / half % 2 * n + I / Size * Size + I % half)...);
+  const V high = __builtin_shufflevector(x, y, (I / half % 2 * n + I / Size * Size + I % half + half)...);
+  return low + high;
+}
+
+/// rows[0 .. Count) with Count · Size = lanes · 2: lane i of the result is the sum over the lanes of what was row i.
+template <class T, std::size_t Size = static_cast<std::size_t>(width<T>)>
+inline Pack<T> sum_each(Pack<T>* rows) {
+  if constexpr (Size == 1) {
+    return rows[0];
+  } else {
+    constexpr std::size_t pairs = Size / 2;
+    for (std::size_t i = 0; i < pairs; ++i) {
+      rows[i] =
+          fold_segments<Size>(rows[i], rows[i + pairs], std::make_index_sequence<static_cast<std::size_t>(width<T>)>{});
+    }
+    return sum_each<T, Size / 2>(rows);
+  }
+}
+
+}  // namespace detail
+
+/// Lane i: Σ_c q_c rows[i]_c over c in [0, n), for width<T> rows of a table at a time.
+template <class T, class E>
+inline Pack<T> dot_rows(const T* q, const E* rows, Index stride, Index n) {
+  constexpr Index w = width<T>;
+  const Index whole = n / w * w;
+  Pack<T> sums[w];
+#pragma GCC unroll 16
+  for (Index i = 0; i < w; ++i) {  // row by row: the order in which the memory is fastest
+    const E* row = rows + i * stride;
+    Pack<T> sum{};
+    for (Index c = 0; c < whole; c += w) {
+      sum += load(q + c) * load_as<T>(row + c);
+    }
+    sums[i] = sum;
+  }
+  const Pack<T> total = detail::sum_each<T>(sums);
+  if (whole == n) {
+    return total;
+  }
+  T lanes[w];
+  store<T>(lanes, total);
+  for (Index i = 0; i < w; ++i) {
+    for (Index c = whole; c < n; ++c) {
+      lanes[i] += q[c] * static_cast<T>(rows[i * stride + c]);
+    }
+  }
+  return load(lanes);
 }
 
 /// The largest lane.
@@ -186,18 +300,15 @@ inline Pack<double> sqrt(Pack<double> x) {
 #endif
 }
 
-/// 1/x within 2 units in the last place, for x neither tiny nor huge: an estimate and one step of Newton's method,
-/// since a division keeps the vector unit for four times as long.
+/// 1/x, rounded as a division is but for one in a few hundred results, for x neither tiny nor huge. With AVX-512 an
+/// estimate and a step of Newton's method, since a division of 512 bits keeps the vector unit for 16 cycles.
 inline Pack<float> reciprocal(Pack<float> x) {
 #if defined(__AVX512F__)
-  const Pack<float> r = _mm512_maskz_rcp14_ps(0xFFFF, x);
-#elif defined(__AVX__)
-  const Pack<float> r = _mm256_rcp_ps(x);
+  const __m512 one = _mm512_set1_ps(1.0F);
+  const __m512 r = _mm512_maskz_rcp14_ps(0xFFFF, x);
+  return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, one), r);
 #else
   return 1.0F / x;
-#endif
-#if defined(__AVX__)
-  return r + r * (1.0F - x * r);
 #endif
 }
 

@@ -547,6 +547,11 @@ class ReferenceLane {
     }
   }
 
+  /// adam on the given rows of tables (V, D): values, gradient, moments.
+  void adam_rows(const AdamStep& step, std::span<const std::int32_t> ids, Out p, In g, Out m, Out v) const {
+    for_each_row_of(ids, [&](auto row) { adam(step, row(p), row(g), row(m), row(v)); });
+  }
+
   // ---- ranking --------------------------------------------------------------------------------------------------
 
   /// rank_u = how many candidates score strictly higher than the target of query u, the target itself left out.
@@ -572,23 +577,84 @@ class ReferenceLane {
     }
   }
 
-  /// The k best candidates of one query (1, D), best first, lower ids first among equals; `seen` ascending. Returns how
-  /// many there are (fewer than k only if the candidates run out). scores and items have room for k.
-  Index top_k(const RankingRule& rule, In query, In table, std::span<const ItemId> seen, std::span<T> scores,
-              std::span<ItemId> items) {
-    Index found = 0;
-    const auto k = ssize(items);
-    for (ItemId v = rule.first; v < rule.last && k > 0; ++v) {
-      const bool is_seen = rule.seen != RankingRule::Seen::keep && std::binary_search(seen.begin(), seen.end(), v);
-      if (is_seen && rule.seen == RankingRule::Seen::exclude) {
+  /// The k best candidates of every query, best first, lower ids first among equals. queries (U, D), table (V, D) of T
+  /// or BFloat16, scores (U, k), items (U · k); found_u is how many there are (fewer than k only if the candidates run
+  /// out). Query u has seen `seen[offsets[u]] .. seen[offsets[u + 1]]`, ascending.
+  template <class Element>
+  void top_k(const RankingRule& rule, In queries, MatrixView<const Element> table,
+             std::span<const std::int32_t> offsets, std::span<const ItemId> seen, Out scores, std::span<ItemId> items,
+             std::span<Index> found) {
+    const Index k = scores.cols();
+    for (Index u = 0; u < queries.rows(); ++u) {
+      const auto at = static_cast<std::size_t>(u);
+      const auto mine = slice(seen, offsets[at], offsets[at + 1]);
+      const T* q = queries.row(u);
+      found[at] = 0;
+      for (ItemId v = rule.first; v < rule.last && k > 0; ++v) {
+        const bool is_seen = rule.seen != RankingRule::Seen::keep && std::binary_search(mine.begin(), mine.end(), v);
+        if (is_seen && rule.seen == RankingRule::Seen::exclude) {
+          continue;
+        }
+        T score = 0;
+        for (Index c = 0; c < table.cols() && !is_seen; ++c) {
+          score += q[c] * static_cast<T>(table(v, c));
+        }
+        insert_best(score, v, std::span(scores.row(u), static_cast<std::size_t>(k)), slice(items, u * k, (u + 1) * k),
+                    found[at]);
+      }
+    }
+  }
+
+  /// What encode_last needs of the last layer: one query for each sequence, which sees every key as the last query of
+  /// `attention` does. queries (S, D), kv (T, 2D) keys and values side by side, context (S, D); 0 for a sequence
+  /// without tokens.
+  void last_attention(const TokenView& tokens, Index heads, In queries, In kv, Out context) {
+    const Index d = queries.cols();
+    const Index width = d / heads;
+    const T factor = T(1) / std::sqrt(static_cast<T>(width));
+    fill(context, T(0));
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      const Index begin = tokens.begin(s);
+      const Index end = tokens.end(s);
+      if (begin == end) {
         continue;
       }
-      insert_best(is_seen ? T(0) : dot(query.row(0), table.row(v), table.cols()), v, scores, items, found);
+      const bool any = has_visible_key(tokens, AttentionMask::bidirectional, begin, end, end - 1);
+      const auto frame = workspace().frame();
+      const auto p = workspace().template array<T>(end - begin);
+      for (Index h = 0; h < heads; ++h) {
+        T largest = -std::numeric_limits<T>::infinity();
+        for (Index j = begin; j < end; ++j) {
+          T& score = p[static_cast<std::size_t>(j - begin)];
+          const bool seen = !any || tokens.item(j) != padding_item;
+          score = seen ? factor * dot(queries.row(s) + h * width, kv.row(j) + h * width, width)
+                       : -std::numeric_limits<T>::infinity();
+          largest = std::max(largest, score);
+        }
+        T sum = 0;
+        for (auto& score : p) {
+          score = std::exp(score - largest);
+          sum += score;
+        }
+        for (Index j = begin; j < end; ++j) {
+          const T weight = p[static_cast<std::size_t>(j - begin)] / sum;
+          for (Index c = 0; c < width; ++c) {
+            context(s, h * width + c) += weight * kv(j, d + h * width + c);
+          }
+        }
+      }
     }
-    return found;
   }
 
  protected:
+  /// f(row), row(table) being the elements of one of the rows.
+  template <class F>
+  static void for_each_row_of(std::span<const std::int32_t> ids, F f) {
+    for (const auto id : ids) {
+      f([id](auto table) { return table.slice_rows(id, id + 1).flat(); });
+    }
+  }
+
   static T dot(const T* a, const T* b, Index n) {
     T sum = 0;
     for (Index i = 0; i < n; ++i) {
