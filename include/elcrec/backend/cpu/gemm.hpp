@@ -73,8 +73,14 @@ inline void transpose(const T* from, Index stride, Index n, Index depth, T* to) 
   if constexpr (std::is_same_v<T, float>) {
     using V = simd::Pack<float>;
     whole = n / w * w;
+    constexpr Index line = 64 / static_cast<Index>(sizeof(float));
     for (Index j = 0; j < whole; j += w) {
       for (Index k = 0; k + 4 <= depth; k += 4) {
+        if (k % line == 0) {  // w streams are more than the processor follows by itself
+          for (Index i = j + w; i < j + 2 * w; ++i) {
+            __builtin_prefetch(from + i * stride + k);
+          }
+        }
         V r[4];
         for (Index q = 0; q < 4; ++q) {
           r[q] = simd::load_quads(from + (j + q) * stride + k, 4 * stride);

@@ -490,11 +490,14 @@ class CpuLane : public ReferenceLane<T> {
     const auto frame = workspace().frame();
     const auto next_seen = workspace().template array<std::int32_t>(users);
     const Out part = workspace().template matrix<T>(users, block);
+    const Index room = 2 * k + 32;
+    const auto candidates = workspace().template array<Candidate>(users * room);
+    const auto best = workspace().template array<Best>(users);
     for (std::size_t u = 0; u < next_seen.size(); ++u) {
+      best[u] = {slice(candidates, static_cast<Index>(u) * room, static_cast<Index>(u + 1) * room), k};
       const auto mine = slice(seen, offsets[u], offsets[u + 1]);
       const auto first = std::lower_bound(mine.begin(), mine.end(), rule.first);
       next_seen[u] = static_cast<std::int32_t>(offsets[u] + (first - mine.begin()));
-      found[u] = 0;
     }
     for (Index v0 = rule.first; v0 < rule.last && k > 0; v0 += block) {
       const Index v1 = std::min<Index>(rule.last, v0 + block);
@@ -515,8 +518,15 @@ class CpuLane : public ReferenceLane<T> {
                 rule.seen == Seen::zero ? T(0) : std::numeric_limits<T>::quiet_NaN();
           }
         }
-        keep_best(row, v0, v1, std::span(scores.row(u), static_cast<std::size_t>(k)), slice(items, u * k, (u + 1) * k),
-                  found[at]);
+        best[at].offer(row, v0, v1);
+      }
+    }
+    for (Index u = 0; u < users; ++u) {
+      const auto kept = best[static_cast<std::size_t>(u)].sorted();
+      found[static_cast<std::size_t>(u)] = ssize(kept);
+      for (Index i = 0; i < ssize(kept); ++i) {
+        scores(u, i) = kept[static_cast<std::size_t>(i)].score;
+        items[static_cast<std::size_t>(u * k + i)] = kept[static_cast<std::size_t>(i)].item;
       }
     }
   }
@@ -598,27 +608,56 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
-  /// Merges the scores of items [v0, v1) into the best so far.
-  void keep_best(const T* row, Index v0, Index v1, std::span<T> scores, std::span<ItemId> items, Index& found) const {
-    const auto offer = [&](Index v) {
-      const T score = row[v - v0];
-      if (found < ssize(items) ? score == score : score > scores.back()) {
-        this->insert_best(score, static_cast<ItemId>(v), scores, items, found);
+  struct Candidate {
+    T score;
+    ItemId item;
+    bool operator<(const Candidate& other) const {  // better first, the lower id among equals
+      return score > other.score || (score == other.score && item < other.item);
+    }
+  };
+
+  /// The k best of what is offered, items in rising order: whatever beats the k-th best so far is put down, and the
+  /// best k are picked when there is no more room. Cheaper than a sorted list by the moves that an insertion takes.
+  class Best {
+   public:
+    Best(std::span<Candidate> room, Index k) : kept_(room), k_(k) {}
+
+    /// The scores of items [v0, v1); a NaN is no candidate.
+    void offer(const T* row, Index v0, Index v1) {
+      Index v = v0;
+      for (; v + width <= v1; v += width) {
+        for (auto bits = simd::above(simd::load(row + (v - v0)), threshold_); bits != 0; bits &= bits - 1) {
+          const Index i = v + std::countr_zero(bits);
+          keep(row[i - v0], i);
+        }
       }
-    };
-    Index v = v0;
-    for (; v < v1 && found < ssize(items); ++v) {
-      offer(v);
-    }
-    for (; v + width <= v1; v += width) {
-      for (auto bits = simd::above(simd::load(row + (v - v0)), scores.back()); bits != 0; bits &= bits - 1) {
-        offer(v + std::countr_zero(bits));
+      for (; v < v1; ++v) {
+        if (row[v - v0] > threshold_) {
+          keep(row[v - v0], v);
+        }
       }
     }
-    for (; v < v1; ++v) {
-      offer(v);
+
+    std::span<const Candidate> sorted() {
+      std::sort(kept_.begin(), kept_.begin() + count_);
+      return slice(kept_, 0, std::min(count_, k_));
     }
-  }
+
+   private:
+    void keep(T score, Index item) {
+      kept_[static_cast<std::size_t>(count_++)] = {score, static_cast<ItemId>(item)};
+      if (count_ == ssize(kept_)) {
+        std::nth_element(kept_.begin(), kept_.begin() + (k_ - 1), kept_.end());
+        threshold_ = kept_[static_cast<std::size_t>(k_ - 1)].score;
+        count_ = k_;
+      }
+    }
+
+    std::span<Candidate> kept_;
+    Index k_;
+    Index count_ = 0;
+    T threshold_ = -std::numeric_limits<T>::infinity();
+  };
 
   /// Σ over [0, n) of what f gives for a register or for one element.
   template <class F>
