@@ -1,6 +1,11 @@
-// The CPU backend's operations on one shard: 250 tokens (five padded sequences of 50), hidden size 64, one thread.
+// The CPU backend's operations on one thread, at the sizes that the paper's models give them. A shard is 250 tokens
+// (five padded sequences of 50), hidden size 64.
+#include <numeric>
+#include <vector>
+
 #include <benchmark/benchmark.h>
 
+#include "ceilings.hpp"
 #include "elcrec/elcrec.hpp"
 
 namespace el = elcrec;
@@ -33,16 +38,16 @@ struct Shard {
   }
 };
 
-void flops(benchmark::State& state, double per_iteration) {
-  state.counters["FLOP/s"] = benchmark::Counter(per_iteration, benchmark::Counter::kIsIterationInvariantRate);
+using ceilings::bytes;
+using ceilings::flops;
+
+/// Reads and writes of elementwise work on `count` floats, `arrays` of them.
+void floats(benchmark::State& state, Index count, int arrays) {
+  bytes(state, static_cast<double>(count) * arrays * static_cast<double>(sizeof(float)));
 }
 
-void elements(benchmark::State& state, Index per_iteration) {
-  state.SetItemsProcessed(state.iterations() * per_iteration);
-}
-
-/// The ceiling: a product large enough that packing does not count.
-void gemm_ceiling(benchmark::State& state) {
+/// One of the products that give the ceiling.
+void gemm_512(benchmark::State& state) {
   Shard s;
   const auto a = s.random(512, 512);
   const auto b = s.random(512, 512);
@@ -52,7 +57,7 @@ void gemm_ceiling(benchmark::State& state) {
   }
   flops(state, 2.0 * 512 * 512 * 512);
 }
-BENCHMARK(gemm_ceiling);
+BENCHMARK(gemm_512);
 
 void linear(benchmark::State& state) {
   Shard s;
@@ -121,7 +126,7 @@ void layer_norm(benchmark::State& state) {
   for (auto _ : state) {
     s.lane.layer_norm(x.view(), gamma.view(), gamma.view(), 1e-12F, hat.view(), rstd.view(), y.view());
   }
-  elements(state, tokens * 64);
+  floats(state, tokens * 64, 3);
 }
 BENCHMARK(layer_norm);
 
@@ -132,7 +137,7 @@ void gelu(benchmark::State& state) {
   for (auto _ : state) {
     s.lane.gelu(x.view(), y.view());
   }
-  elements(state, tokens * 256);
+  floats(state, tokens * 256, 2);
 }
 BENCHMARK(gelu);
 
@@ -143,7 +148,7 @@ void dropout(benchmark::State& state) {
   for (auto _ : state) {
     s.lane.dropout(s.batch.view(), mask, x.view());
   }
-  elements(state, tokens * 64);
+  floats(state, tokens * 64, 2);
 }
 BENCHMARK(dropout);
 
@@ -157,7 +162,107 @@ void nearest_center(benchmark::State& state) {
   }
   flops(state, 2.0 * tokens * 64 * static_cast<double>(state.range(0)));
 }
-BENCHMARK(nearest_center)->Arg(256)->Arg(512);
+BENCHMARK(nearest_center)->RangeMultiplier(8)->Range(256, 1 << 18);
+
+/// The closed form with its gradient, 256 users: linear in K, in memory too.
+void cluster_loss(benchmark::State& state) {
+  Shard s;
+  const Index k = state.range(0);
+  const auto h = s.random(256, 64);
+  const auto centers = s.random(k, 64);
+  auto dh = s.random(256, 64);
+  auto dc = s.random(k, 64);
+  double loss = 0;
+  for (auto _ : state) {
+    el::cluster_loss(s.lane, h.view(), centers.view(), el::CenterPairs::all, 1.0, &loss, dh.view(), dc.view());
+    benchmark::DoNotOptimize(loss);
+  }
+  floats(state, (256 + k) * 64, 3);
+  state.counters["ns_per_center"] = benchmark::Counter(
+      static_cast<double>(k) * 1e-9, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
+  state.counters["workspace_KB"] = static_cast<double>(s.lane.workspace().capacity()) / 1024;
+}
+BENCHMARK(cluster_loss)->RangeMultiplier(8)->Range(256, 1 << 18)->Arg(1 << 20)->Unit(benchmark::kMicrosecond);
+
+/// Both views of 256 users: the sequence level at 50 padded positions, and the intent level at one.
+void info_nce(benchmark::State& state) {
+  Shard s;
+  const Index samples = 512;
+  const Index positions = state.range(0);
+  const auto z = s.random(samples * positions, 64);
+  auto dz = s.random(samples * positions, 64);
+  auto memory = s.backend.make_workspace();
+  auto index = el::GramIndex::rows(samples);
+  index.positions = positions;
+  double loss = 0;
+  for (auto _ : state) {
+    el::info_nce(s.backend, memory, index, z.view(), {}, {}, &loss, dz.view());
+    benchmark::DoNotOptimize(loss);
+  }
+  // Half of the similarities and the whole of the gradient.
+  flops(state, 3.0 * static_cast<double>(samples * samples * positions) * 64);
+}
+BENCHMARK(info_nce)->ArgName("positions")->Arg(1)->Arg(50)->Unit(benchmark::kMicrosecond);
+
+void softmax_cross_entropy(benchmark::State& state) {
+  Shard s;
+  const auto fresh = s.random(64, 12102);
+  auto logits = s.random(64, 12102);
+  auto loss = s.random(1, 64);
+  std::vector<el::ItemId> targets(64);
+  std::iota(targets.begin(), targets.end(), 1);
+  for (auto _ : state) {
+    s.lane.copy(fresh.view(), logits.view());
+    s.lane.softmax_cross_entropy(targets, 1.0F, logits.view(), loss.view());
+  }
+  floats(state, 64 * 12102, 4);
+}
+BENCHMARK(softmax_cross_entropy)->Unit(benchmark::kMicrosecond);
+
+void adam(benchmark::State& state) {
+  Shard s;
+  const Index n = state.range(0);
+  auto p = s.random(1, n);
+  const auto g = s.random(1, n);
+  el::Matrix<el::Cpu> m(s.backend, 1, n);
+  el::Matrix<el::Cpu> v(s.backend, 1, n);
+  const el::AdamStep step{
+      .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 0.001};
+  for (auto _ : state) {
+    s.lane.adam(step, p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat());
+  }
+  floats(state, n, 7);
+}
+BENCHMARK(adam)->Arg(1 << 14)->Arg(12103 * 64)->Unit(benchmark::kMicrosecond);
+
+/// One layer of the encoder over a shard, with dropout; the backward pass gets what the forward pass kept.
+void encoder(benchmark::State& state) {
+  using Encoder = el::TransformerEncoder<el::Dynamic, el::Cpu>;
+  Shard s;
+  const Encoder encoder(s.backend, {.hidden = 64, .layers = 1});
+  Encoder gradient = encoder;
+  const auto table = s.random(1001, 64);
+  auto y = s.random(tokens, 64);
+  auto dy = s.random(tokens, 64);
+  auto dembedded = s.random(tokens, 64);
+  auto memory = s.backend.make_workspace();
+  Encoder::Cache cache;
+  const el::Pass<el::Cpu> pass{s.lane, memory, {.seed = 1, .training = true}};
+  const bool backward = state.range(0) != 0;
+  encoder.forward(pass, s.batch.view(), table.view(), cache, y.view());
+  for (auto _ : state) {
+    if (backward) {
+      encoder.backward(pass, s.batch.view(), cache, dy.view(), gradient, dembedded.view());
+    } else {
+      memory.clear();
+      encoder.forward(pass, s.batch.view(), table.view(), cache, y.view());
+    }
+  }
+  state.SetItemsProcessed(state.iterations() * tokens);
+  const double forward_flops = 2.0 * tokens * (12 * 64 * 64 + 2 * 50 * 64);
+  flops(state, backward ? 2 * forward_flops : forward_flops);
+}
+BENCHMARK(encoder)->ArgName("backward")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
 
 /// One query against a whole catalogue, by element type: reading the table is the bound.
 template <class Element>
@@ -181,7 +286,7 @@ void top_20(benchmark::State& state) {
                  best, {&found, 1});
     benchmark::DoNotOptimize(best.data());
   }
-  state.SetBytesProcessed(state.iterations() * items * 64 * static_cast<Index>(sizeof(Element)));
+  bytes(state, static_cast<double>(items) * 64 * sizeof(Element));
 }
 BENCHMARK(top_20<float>)->Arg(12101)->Arg(100000)->Unit(benchmark::kMicrosecond);
 BENCHMARK(top_20<el::BFloat16>)->Arg(12101)->Arg(100000)->Unit(benchmark::kMicrosecond);

@@ -495,7 +495,7 @@ TEST_CASE_TEMPLATE("normalised rows", B, EVERY_BACKEND) {
 TEST_CASE_TEMPLATE("nearest center", B, EVERY_BACKEND) {
   Suite<B> suite;
   for (const Index rows : {0, 1, 3, 63, 64, 65, 130}) {
-    for (const Index k : {1, 2, 7, 64, 65, 300}) {
+    for (const Index k : {1, 2, 7, 64, 65, 300, 512, 1030}) {
       for (const Index d : {1, 2, 64}) {  // with few columns there are many ties: the lowest id wins
         auto x = suite.grid(rows, d);
         auto centers = suite.grid(k, d);

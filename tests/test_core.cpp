@@ -281,13 +281,15 @@ TEST_CASE("a dropout mask keeps the fraction that it scales for") {
 TEST_CASE_TEMPLATE("the cpu's dropout factors are the mask's bits", T, float, double) {
   for (const double rate : {0.0, 0.3, 0.5}) {
     const el::DropoutMask mask({.seed = 0x123456789abcULL, .step = 7, .tensor = 11}, rate);
-    for (const std::uint64_t row : {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{12799},
-                                    (std::uint64_t{1} << 32) - 1, std::uint64_t{1} << 33}) {
+    el::detail::HalfBits half;
+    for (const std::uint64_t row :
+         {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{15}, std::uint64_t{16},
+          std::uint64_t{12799}, (std::uint64_t{1} << 32) - 1, std::uint64_t{1} << 33}) {
       for (const Index columns : {1, 7, 8, 50, 63, 64, 65, 100, 128, 200, 256}) {
         for (Index first = 0; first < columns; first += el::DropoutMask::group_columns) {
           for (const Index count : {columns - first, std::min<Index>(columns - first, 9)}) {
             std::vector<T> factors(static_cast<std::size_t>((count + 63) / 64 * 64), T(-1));
-            el::detail::dropout_factors(mask, row, columns, first, count, factors.data());
+            el::detail::dropout_factors(mask, row, columns, first, count, half, factors.data());
             bool same = true;
             for (Index c = 0; c < count; ++c) {
               const T expected = mask.keeps(row, first + c, columns) ? static_cast<T>(mask.scale()) : T(0);

@@ -30,7 +30,7 @@ class Row:
     work: str
     peer: str
     theirs: str  # name of a figure of the comparison's peer
-    benchmark: str  # of bench_training
+    benchmark: str  # of elcrec_bench
     ours: str  # name of one of its figures
     unit: str
     target: float | None = None  # how many times better ours is to be
@@ -237,7 +237,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = options.build.resolve() / "peers"
     folder.mkdir(parents=True, exist_ok=True)
-    ours = Ours(options.build.resolve() / "benchmarks" / "bench_training")
+    ours = Ours(options.build.resolve() / "benchmarks" / "elcrec_bench")
     everything = comparisons(Peers(folder, options.data))
 
     load = os.getloadavg()[0]

@@ -7,6 +7,7 @@
 #include <immintrin.h>
 #endif
 
+#include "elcrec/backend/cpu/simd.hpp"
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/random.hpp"
 
@@ -64,15 +65,48 @@ inline void philox8(const RandomStream& stream, std::uint64_t index, Words (&wor
   }
 }
 
+/// The bits of a mask of rate 1/2, made for the 16 groups of eight Philox blocks at a time: neighbouring rows share
+/// them.
+class HalfBits {
+ public:
+  /// Bit c: whether column c of a group stays.
+  std::uint64_t group(const RandomStream& stream, std::uint64_t g) {
+    if (g / count != batch_) {
+      batch_ = g / count;
+      Words words[4];
+      philox8(stream, batch_ * (count / 2), words);
+      for (std::size_t i = 0; i < count; ++i) {
+        const std::size_t first = 2 * (i % 2);
+        bits_[i] = words[first][i / 2] | std::uint64_t{words[first + 1][i / 2]} << 32;
+      }
+    }
+    return bits_[g % count];
+  }
+
+ private:
+  static constexpr std::uint64_t count = 16;
+  std::uint64_t batch_ = ~std::uint64_t{0};
+  std::uint64_t bits_[count];
+};
+
 /// What elements [first, first + count) of row `row` of a matrix with `columns` columns are multiplied by: 0 or
-/// mask.scale(). `first` is a multiple of 64; `factors` has room for count rounded up to a multiple of 64.
+/// mask.scale(). `first` is a multiple of 64; `factors` has room for count rounded up to a multiple of 64. `half`
+/// serves one mask.
 template <class T>
 inline void dropout_factors(const DropoutMask& mask, std::uint64_t row, Index columns, Index first, Index count,
-                            T* factors) {
+                            HalfBits& half, T* factors) {
   const T scale = static_cast<T>(mask.scale());
   for (Index c = 0; c < count; c += DropoutMask::group_columns) {
+    const auto group = DropoutMask::group(row, (first + c) / DropoutMask::group_columns, columns);
+    if (mask.half()) {
+      const std::uint64_t bits = half.group(mask.stream, group);
+      for (Index i = 0; i < DropoutMask::group_columns; i += simd::width<T>) {
+        simd::store<T>(factors + c + i, simd::where_set<T>(static_cast<std::uint32_t>(bits >> i), scale));
+      }
+      continue;
+    }
     Words words[4];
-    philox8(mask.stream, DropoutMask::first_block(row, (first + c) / DropoutMask::group_columns, columns), words);
+    philox8(mask.stream, group * DropoutMask::group_blocks, words);
     for (Index w = 0; w < 4; ++w) {
       const Words low = words[w] & 0xFFFFU;
       const Words high = words[w] >> 16;

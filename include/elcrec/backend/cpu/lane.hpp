@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cmath>
 #include <cstdint>
@@ -178,9 +179,10 @@ class CpuLane : public ReferenceLane<T> {
     }
     const auto frame = workspace().frame();
     T* factors = factor_row(x.cols());
+    detail::HalfBits half;
     for (Index s = 0; s < tokens.sequences(); ++s) {
       for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
-        detail::dropout_factors(mask, tokens.random_row(s, t), x.cols(), 0, x.cols(), factors);
+        detail::dropout_factors(mask, tokens.random_row(s, t), x.cols(), 0, x.cols(), half, factors);
         T* row = x.row(t);
         simd::each<T>(
             x.cols(), [&](Index i) { simd::store<T>(row + i, simd::load(row + i) * simd::load(factors + i)); },
@@ -199,6 +201,7 @@ class CpuLane : public ReferenceLane<T> {
     const Index d = context.cols();
     const Index w = d / heads;
     const T scale = T(1) / std::sqrt(static_cast<T>(w));
+    detail::HalfBits half;
     for (Index s = 0; s < tokens.sequences(); ++s) {
       const Index begin = tokens.begin(s);
       const Index n = tokens.length(s);
@@ -211,7 +214,7 @@ class CpuLane : public ReferenceLane<T> {
         multiply_keys(rows.slice_cols(h * w, (h + 1) * w), rows.slice_cols(d + h * w, d + (h + 1) * w), p);
         for (Index i = 0; i < n; ++i) {
           keys.softmax(mask, scale, i, p.row(i));
-          apply_dropout(tokens, dropout, heads, s, h, i, p.row(i), weights.row(i));
+          apply_dropout(tokens, dropout, half, heads, s, h, i, p.row(i), weights.row(i));
         }
         multiply_nn(weights, rows.slice_cols(2 * d + h * w, 2 * d + (h + 1) * w),
                     context.slice_rows(begin, begin + n).slice_cols(h * w, (h + 1) * w), Write::replace);
@@ -224,6 +227,7 @@ class CpuLane : public ReferenceLane<T> {
     const Index d = dcontext.cols();
     const Index w = d / heads;
     const T scale = T(1) / std::sqrt(static_cast<T>(w));
+    detail::HalfBits half;
     for (Index s = 0; s < tokens.sequences(); ++s) {
       const Index begin = tokens.begin(s);
       const Index n = tokens.length(s);
@@ -242,7 +246,7 @@ class CpuLane : public ReferenceLane<T> {
         multiply_keys(dc, block(rows, 2), padded_ds);
         for (Index i = 0; i < n; ++i) {
           T* g = ds.row(i);
-          apply_dropout(tokens, dropout, heads, s, h, i, p.row(i), weights.row(i));
+          apply_dropout(tokens, dropout, half, heads, s, h, i, p.row(i), weights.row(i));
           // weights = p ∘ factor, so Σ p factor dp = weights·dp and p factor dp - p Σ... needs no factor of its own.
           const T mean = simd::dot(weights.row(i), g, n);
           const T* wi = weights.row(i);
@@ -296,13 +300,26 @@ class CpuLane : public ReferenceLane<T> {
     for (Index j = 0; j < k; ++j) {
       squares[static_cast<std::size_t>(j)] = simd::dot(centers.row(j), centers.row(j), centers.cols());
     }
+    // In blocks of both, so that memory does not grow with K.
     constexpr Index block = 64;
-    const Out products = workspace().template matrix<T>(block, k);
+    constexpr Index center_block = 512;
+    const Out products = workspace().template matrix<T>(block, std::min(center_block, k));
+    std::array<T, block> smallest;
     for (Index r0 = 0; r0 < x.rows(); r0 += block) {
       const Index r1 = std::min(x.rows(), r0 + block);
-      multiply_nt(x.slice_rows(r0, r1), centers, products.slice_rows(0, r1 - r0), Write::replace);
-      for (Index r = r0; r < r1; ++r) {
-        ids[static_cast<std::size_t>(r)] = nearest_of(squares.data(), products.row(r - r0), k);
+      smallest.fill(std::numeric_limits<T>::infinity());
+      for (Index j0 = 0; j0 < k; j0 += center_block) {
+        const Index j1 = std::min(k, j0 + center_block);
+        const Out part = products.slice_rows(0, r1 - r0).slice_cols(0, j1 - j0);
+        multiply_nt(x.slice_rows(r0, r1), centers.slice_rows(j0, j1), part, Write::replace);
+        for (Index r = r0; r < r1; ++r) {
+          const auto [distance, id] = nearest_of(squares.data() + j0, part.row(r - r0), j1 - j0);
+          T& best = smallest[static_cast<std::size_t>(r - r0)];
+          if (distance < best || j0 == 0) {
+            best = distance;
+            ids[static_cast<std::size_t>(r)] = static_cast<std::int32_t>(j0 + id);
+          }
+        }
       }
     }
   }
@@ -741,8 +758,8 @@ class CpuLane : public ReferenceLane<T> {
     return {largest, simd::sum<T>(total) + rest};
   }
 
-  /// argmin_j squares_j - 2 products_j, the lowest j among equals.
-  static std::int32_t nearest_of(const T* squares, const T* products, Index k) {
+  /// The least of squares_j - 2 products_j and its j, the lowest among equals.
+  static std::pair<T, Index> nearest_of(const T* squares, const T* products, Index k) {
     V best = simd::broadcast(std::numeric_limits<T>::infinity());
     V where{};  // register number of each lane's best
     T number = 0;
@@ -767,7 +784,7 @@ class CpuLane : public ReferenceLane<T> {
         id = j;
       }
     }
-    return static_cast<std::int32_t>(id);
+    return {smallest, id};
   }
 
   static Index count_above(const T* row, Index n, T threshold) {
@@ -835,8 +852,8 @@ class CpuLane : public ReferenceLane<T> {
   };
 
   /// weights_j = p_j times the dropout factor of (query i, key j) of head h.
-  void apply_dropout(const TokenView& tokens, const DropoutMask& dropout, Index heads, Index s, Index h, Index i,
-                     const T* p, T* weights) {
+  void apply_dropout(const TokenView& tokens, const DropoutMask& dropout, detail::HalfBits& half, Index heads, Index s,
+                     Index h, Index i, const T* p, T* weights) {
     const Index n = tokens.length(s);
     if (!dropout.active() || n == 0) {
       std::copy_n(p, n, weights);
@@ -848,7 +865,7 @@ class CpuLane : public ReferenceLane<T> {
     const Index first = tokens.position(begin) / DropoutMask::group_columns * DropoutMask::group_columns;
     const Index count = tokens.position(begin + n - 1) + 1 - first;
     T* factors = factor_row(count);
-    detail::dropout_factors(dropout, tokens.random_row(s, begin + i), heads * columns, h * columns + first, count,
+    detail::dropout_factors(dropout, tokens.random_row(s, begin + i), heads * columns, h * columns + first, count, half,
                             factors);
     if (count - (tokens.position(begin) - first) == n) {  // no gaps between the positions
       const T* next = factors + tokens.position(begin) - first;

@@ -119,6 +119,27 @@ inline Pack<T> load_as(const E* p) {
   }
 }
 
+/// `value` in the lanes i whose bit i is set, 0 in the others.
+template <class T>
+inline Pack<T> where_set(std::uint32_t bits, T value) {
+#if defined(__AVX512F__)
+  if constexpr (std::is_same_v<T, float>) {
+    return _mm512_maskz_mov_ps(static_cast<__mmask16>(bits), _mm512_set1_ps(value));
+  } else {
+    return _mm512_maskz_mov_pd(static_cast<__mmask8>(bits), _mm512_set1_pd(value));
+  }
+#else
+  using Word = std::conditional_t<sizeof(T) == 4, std::int32_t, std::int64_t>;
+  typedef Word Words __attribute__((vector_size(register_bytes)));
+  Words lane_bit;
+  for (Index i = 0; i < width<T>; ++i) {
+    lane_bit[i] = Word{1} << i;
+  }
+  const Words all = Words{} + static_cast<Word>(bits);
+  return (all & lane_bit) != 0 ? broadcast(value) : Pack<T>{};
+#endif
+}
+
 /// Bit i: whether lane i is above the threshold; a NaN is not.
 inline std::uint32_t above(Pack<float> v, float threshold) {
 #if defined(__AVX512F__)
