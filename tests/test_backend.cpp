@@ -2,17 +2,20 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <chrono>
 #include <cmath>
 #include <limits>
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <thread>
 #include <type_traits>
 #include <vector>
 
 #include <doctest/doctest.h>
 
 #include "elcrec/backend/cpu.hpp"
+#include "elcrec/backend/eigen.hpp"
 #include "elcrec/backend/reference.hpp"
 #include "support.hpp"
 
@@ -1055,6 +1058,38 @@ void check_parallel(const B& backend) {
 }
 
 }  // namespace
+
+TEST_CASE("a view as an Eigen matrix shares its memory, and products are Eigen's") {
+  const el::BasicCpu<double> backend;
+  const auto x = el::test::random_matrix(backend, 1, 37, 70);
+  const auto w = el::test::random_matrix(backend, 2, 45, 70);
+  auto y = el::test::random_matrix(backend, 3, 37, 50);
+  const auto part = y.view().slice_cols(2, 47);
+  backend.parallel_for(1, [&](auto& lane, Index) { lane.multiply_nt(x.view(), w.view(), part, Write::replace); });
+  CHECK((el::as_eigen(part) - el::as_eigen(x.view()) * el::as_eigen(w.view()).transpose()).cwiseAbs().maxCoeff() <
+        1e-12);
+  el::as_eigen(part)(3, 4) = 7;
+  CHECK(y.view()(3, 6) == 7);
+  const el::MatrixView<double, el::Dynamic, 1> column(y.view().data() + 1, 37, 1, 50);
+  CHECK(el::as_eigen(column)(2) == y.view()(2, 1));
+  const el::MatrixView<const double, 2, 3> fixed(y.view().data(), 2, 3, 50);
+  static_assert(decltype(el::as_eigen(fixed))::RowsAtCompileTime == 2);
+  CHECK(el::as_eigen(fixed)(1, 2) == y.view()(1, 2));
+}
+
+TEST_CASE("a pool's loops hold with more threads than processors, and while its workers sleep") {
+  for (const Index threads : {2, 3, 9}) {
+    const el::Cpu cpu({.threads = threads});
+    for (int round = 0; round < 200; ++round) {
+      if (round % 50 == 0) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(5));
+      }
+      std::atomic<Index> sum{0};
+      cpu.parallel_for(round % 7, [&](auto&, Index i) { sum += i + 1; });
+      CHECK(sum == (round % 7) * (round % 7 + 1) / 2);
+    }
+  }
+}
 
 TEST_CASE("parallel loops visit every index once and pass exceptions on") {
   check_parallel(el::Reference());

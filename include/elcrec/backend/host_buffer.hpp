@@ -51,7 +51,7 @@ class HostBuffer {
  private:
   struct Free {
     std::align_val_t alignment;
-    void operator()(T* p) const { ::operator delete (p, alignment); }
+    void operator()(T* p) const { ::operator delete(p, alignment); }
   };
   using Pointer = std::unique_ptr<T, Free>;
 
@@ -59,7 +59,7 @@ class HostBuffer {
     constexpr std::size_t huge_page = std::size_t{1} << 21;
     const bool huge = bytes >= huge_page;
     const std::align_val_t alignment_of{huge ? huge_page : alignment};
-    Pointer p(static_cast<T*>(::operator new (bytes, alignment_of)), Free{alignment_of});
+    Pointer p(static_cast<T*>(::operator new(bytes, alignment_of)), Free{alignment_of});
 #if defined(__linux__)
     if (huge) {
       ::madvise(p.get(), bytes / huge_page * huge_page, MADV_HUGEPAGE);  // advice: where it is refused nothing changes

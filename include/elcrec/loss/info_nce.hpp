@@ -53,9 +53,10 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
   backend.parallel_blocks(n, rows, [&](Lane& lane, Index first, Index last) {
     lane.add_transposed(s, first, last, g.slice_rows(first, last));
   });
-  // Of many positions a task takes two and every sample, so that z is read once; of few, all and some samples.
-  const bool by_position = index.positions >= 8;
-  const Index grain = by_position ? 2 : tile;
+  // Where samples fill all of many positions, a task takes two of these and every sample, so that z is read once.
+  // Elsewhere the positions are too unequal (most samples stand at the last one): a task takes some samples.
+  const bool by_position = index.dense && index.positions >= 8;
+  const Index grain = by_position ? 2 : tile / 2;
   backend.parallel_blocks(by_position ? index.positions : n, grain, [&](Lane& lane, Index first, Index last) {
     lane.gram_backward(index, g, z, by_position ? 0 : first, by_position ? n : last, by_position ? first : 0,
                        by_position ? last : index.positions, Write::replace, dz);

@@ -117,6 +117,8 @@ class TrainingPass {
     Out norms;
   };
 
+  TrainingPass(const TrainingPass&) = delete;
+  TrainingPass& operator=(const TrainingPass&) = delete;
   explicit TrainingPass(Model& model)
       : model_(model),
         backend_(model.backend()),
@@ -125,6 +127,9 @@ class TrainingPass {
         item_scatter_(backend_, model.items().rows(), padding_item),
         losses_(backend_.template allocate<double>(Model::ObjectiveList::size)) {
     slice_gradients_.assign(static_cast<std::size_t>(backend_.slices()), model.encoder);
+    for (auto& gradient : slice_gradients_) {
+      slice_parameters_.push_back(parameters(gradient));
+    }
     for (std::size_t i = 0; i < Views::size * slice_gradients_.size(); ++i) {
       slice_memory_.push_back(backend_.make_workspace());
     }
@@ -153,9 +158,7 @@ class TrainingPass {
     if (!all_items_touched_) {
       list.back().rows = item_scatter_.touched();
     }
-    for (auto& p : parameters(slice_gradients_.front())) {
-      list.push_back(p);
-    }
+    list.insert(list.end(), slice_parameters_.front().begin(), slice_parameters_.front().end());
     return list;
   }
 
@@ -317,7 +320,7 @@ class TrainingPass {
   }
 
   void clear_gradients(Lane& lane, std::size_t slice) {
-    for (auto& p : parameters(slice_gradients_[slice])) {
+    for (const auto& p : slice_parameters_[slice]) {
       lane.fill(p.values, Scalar(0));
     }
     if constexpr (Model::has_clusters) {
@@ -359,14 +362,11 @@ class TrainingPass {
     item_scatter_(backend_, item_rows_, item_gradient_.view());
     item_rows_.clear();
 
-    std::vector<std::vector<Parameter<Scalar>>> parts;
-    for (auto& gradient : slice_gradients_) {
-      parts.push_back(parameters(gradient));
-    }
-    backend_.parallel_for(static_cast<Index>(parts.front().size()), [&](Lane& lane, Index p) {
-      for (std::size_t s = 1; s < parts.size(); ++s) {
-        lane.add_scaled(Scalar(1), parts[s][static_cast<std::size_t>(p)].values,
-                        parts[0][static_cast<std::size_t>(p)].values);
+    const auto& total = slice_parameters_.front();
+    backend_.parallel_for(ssize(std::span(total)), [&](Lane& lane, Index i) {
+      const auto p = static_cast<std::size_t>(i);
+      for (std::size_t s = 1; s < slice_parameters_.size(); ++s) {
+        lane.add_scaled(Scalar(1), slice_parameters_[s][p].values, total[p].values);
       }
     });
   }
@@ -409,8 +409,9 @@ class TrainingPass {
   std::vector<typename Backend::Workspace> slice_memory_;  // of each view's slices
   std::array<Encoding, Views::size> encodings_;
   std::vector<Encoder> slice_gradients_;
-  Matrix<Backend> cluster_gradient_;  // (K, C)
-  Matrix<Backend> item_gradient_;     // (V, D)
+  std::vector<std::vector<Parameter<Scalar>>> slice_parameters_;  // of each of them
+  Matrix<Backend> cluster_gradient_;                              // (K, C)
+  Matrix<Backend> item_gradient_;                                 // (V, D)
   typename Backend::RowScatter item_scatter_;
   std::vector<typename Backend::RowScatter> center_scatter_;  // none or one
   Index center_scatter_rows_ = 0;
