@@ -1,5 +1,7 @@
 #pragma once
 
+#include <algorithm>
+
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/data/views.hpp"
@@ -20,13 +22,51 @@ enum class Assignment {
   nearest  ///< the nearest one only: separates users into clusters
 };
 
+namespace detail {
+
+/// f(rows [first, last)) for blocks of rows that stay in a cache between the operations on them.
+template <class F>
+void for_each_row_block(Index rows, F f) {
+  constexpr Index block = 1024;
+  for (Index first = 0; first < rows; first += block) {
+    f(first, std::min(rows, first + block));
+  }
+}
+
+/// c̄ (1, D) and what the centers alone add to the loss: *loss += a Σ_j |c_j|² + b |c̄|². Reads c once.
+template <BackendLane Lane>
+void center_terms(Lane& lane, MatrixView<const typename Lane::Scalar> c, double a, double b,
+                  MatrixView<typename Lane::Scalar> c_mean, double* loss) {
+  using T = typename Lane::Scalar;
+  lane.fill(c_mean, T(0));
+  for_each_row_block(c.rows(), [&](Index first, Index last) {
+    const auto part = c.slice_rows(first, last);
+    lane.add_column_sum(part, c_mean);
+    lane.add_dot(a, part, part, loss);
+  });
+  lane.scale(T(1) / static_cast<T>(c.rows()), c_mean);
+  lane.add_dot(b, c_mean, c_mean, loss);
+}
+
+/// dc_j += a c_j + row. Reads c and changes dc once.
+template <BackendLane Lane>
+void add_center_gradient(Lane& lane, typename Lane::Scalar a, MatrixView<const typename Lane::Scalar> c,
+                         MatrixView<const typename Lane::Scalar> row, MatrixView<typename Lane::Scalar> dc) {
+  for_each_row_block(c.rows(), [&](Index first, Index last) {
+    lane.add_scaled(a, c.slice_rows(first, last), dc.slice_rows(first, last));
+    lane.add_row(1, row, dc.slice_rows(first, last));
+  });
+}
+
+}  // namespace detail
+
 /// ELCM's loss between user embeddings h (B, D) and centers c (K, D), and `weight` times its gradients added to dh and
 /// dc:
 ///
 ///   L = mean_ij |h_i - c_j|² - mean_ij |c_i - c_j|²
 ///     = mean|h|² + mean|c|² - 2 h̄·c̄ - r (2 mean|c|² - 2 |c̄|²),   r = 1 or K / (K - 1)
 ///
-/// O((B + K) D) operations, 2 D scalars of lane workspace.
+/// O((B + K) D) operations, 3 D scalars of lane workspace.
 template <BackendLane Lane>
 void cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h, MatrixView<const typename Lane::Scalar> c,
                   CenterPairs pairs, double weight, double* loss, MatrixView<typename Lane::Scalar> dh,
@@ -38,21 +78,20 @@ void cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h, MatrixV
   const auto frame = lane.workspace().frame();
   const auto h_mean = lane.workspace().template matrix<T>(1, h.cols());
   const auto c_mean = lane.workspace().template matrix<T>(1, h.cols());
+  const auto pull = lane.workspace().template matrix<T>(1, h.cols());
   lane.column_mean(h, h_mean);
-  lane.column_mean(c, c_mean);
-
+  detail::center_terms(lane, c, (1 - 2 * r) / k, 2 * r, c_mean, loss);
   lane.add_dot(1 / b, h, h, loss);
-  lane.add_dot((1 - 2 * r) / k, c, c, loss);
   lane.add_dot(-2, h_mean, c_mean, loss);
-  lane.add_dot(2 * r, c_mean, c_mean, loss);
 
   // dL/dh_i = 2/B (h_i - c̄);  dL/dc_j = 2/K ((1 - 2r) c_j - h̄ + 2r c̄)
   const auto scaled = [weight](double a) { return static_cast<T>(weight * a); };
   lane.add_scaled(scaled(2 / b), h, dh);
   lane.add_row(scaled(-2 / b), c_mean, dh);
-  lane.add_scaled(scaled(2 * (1 - 2 * r) / k), c, dc);
-  lane.add_row(scaled(-2 / k), h_mean, dc);
-  lane.add_row(scaled(4 * r / k), c_mean, dc);
+  lane.fill(pull, T(0));
+  lane.add_scaled(scaled(-2 / k), h_mean, pull);
+  lane.add_scaled(scaled(4 * r / k), c_mean, pull);
+  detail::add_center_gradient(lane, scaled(2 * (1 - 2 * r) / k), c, pull, dc);
 }
 
 /// The same with attraction to the nearest center only: L = mean_i |h_i - c_a(i)|² - mean_ij |c_i - c_j|². `ids` (B)
@@ -69,21 +108,19 @@ void nearest_cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h,
   const auto frame = lane.workspace().frame();
   const auto c_mean = lane.workspace().template matrix<T>(1, h.cols());
   const auto gap = lane.workspace().template matrix<T>(h.rows(), h.cols());  // h_i - c_a(i)
-  lane.column_mean(c, c_mean);
+  detail::center_terms(lane, c, -2 * r / k, 2 * r, c_mean, loss);
   lane.gather_rows(c, ids, gap, Write::replace);
   lane.scale(T(-1), gap);
   lane.add_scaled(T(1), h, gap);
 
   lane.add_dot(1 / b, gap, gap, loss);
-  lane.add_dot(-2 * r / k, c, c, loss);
-  lane.add_dot(2 * r, c_mean, c_mean, loss);
 
   const auto scaled = [weight](double a) { return static_cast<T>(weight * a); };
   lane.add_scaled(scaled(2 / b), gap, dh);
   lane.scale(scaled(-2 / b), gap);
   lane.scatter_add_rows(gap, ids, dc);
-  lane.add_scaled(scaled(-4 * r / k), c, dc);
-  lane.add_row(scaled(4 * r / k), c_mean, dc);
+  lane.scale(scaled(4 * r / k), c_mean);
+  detail::add_center_gradient(lane, scaled(-4 * r / k), c, c_mean, dc);
 }
 
 /// The cluster loss as a training objective: h_i is the normalised pooled encoding of user i. Projects the centers to
