@@ -18,9 +18,9 @@ namespace experiments {
 ///                        "options": {...}, "sweep": { "trade_off": [0.1, 1] } } ] }
 ///
 /// A run's options are those of the preset (a data set without one: the library's defaults), then "options", the data
-/// set's, the variant's, the experiment's and the sweep's, later ones replacing earlier ones. Data sets and variants may
-/// stand in another file, which "include" names, relative to this one. Throws FileError or ArgumentError that name the
-/// file, the place and what was expected.
+/// set's, the variant's, the experiment's and the sweep's, later ones replacing earlier ones. Data sets and variants
+/// may stand in another file, which "include" names, relative to this one. Throws FileError or ArgumentError that name
+/// the file, the place and what was expected.
 class Grid {
  public:
   explicit Grid(const std::filesystem::path& path) : place_(path.string()), json_(read(path)) {

@@ -59,8 +59,8 @@ void visit_run(auto& run, auto&& visitor) {
   return options;
 }
 
-/// Sets the options that `options` names. Throws ArgumentError, which names `place`, for one that is not there and for a
-/// value that does not fit.
+/// Sets the options that `options` names. Throws ArgumentError, which names `place`, for one that is not there and for
+/// a value that does not fit.
 inline void apply_options(const ordered_json& options, const std::string& place, Run& run) {
   for (const auto& [given, value] : options.items()) {
     bool known = false;

@@ -34,7 +34,7 @@ class Runner {
   enum class State { finished, under_way, open };
 
   [[nodiscard]] State state(const Run& run) const {
-    return results_.holds(run)                          ? State::finished
+    return results_.holds(run)                           ? State::finished
            : std::filesystem::exists(checkpoint_of(run)) ? State::under_way
                                                          : State::open;
   }
@@ -58,9 +58,9 @@ class Runner {
     program::TrainedModel model(sized.model, sized.training, elcrec::Cpu({.threads = options_.threads}));
     auto trainer_options = program::trainer_options(run.training, run.model.seed, stop_);
     trainer_options.checkpoint = checkpoint_of(run);
-    elcrec::Trainer trainer(
-        model, elcrec::Adam{.learning_rate = run.training.learning_rate, .lazy = run.training.lazy_adam},
-        trainer_options);
+    elcrec::Trainer trainer(model,
+                            elcrec::Adam{.learning_rate = run.training.learning_rate, .lazy = run.training.lazy_adam},
+                            trainer_options);
     Index finished = 0;
     if (std::filesystem::exists(trainer_options.checkpoint)) {
       trainer.resume(trainer_options.checkpoint);
@@ -82,8 +82,11 @@ class Runner {
  private:
   void finish(const Run& run, const program::TrainedModel& model, const elcrec::LeaveOneOut& split, const EpochLog& log,
               const elcrec::FitResult& result) {
-    ordered_json row{{"experiment", run.experiment}, {"dataset", run.dataset}, {"variant", run.variant},
-                     {"seed", run.model.seed},       {"options", options_of(run)}};
+    ordered_json row{{"experiment", run.experiment},
+                     {"dataset", run.dataset},
+                     {"variant", run.variant},
+                     {"seed", run.model.seed},
+                     {"options", options_of(run)}};
     row["commit"] = commit;
     row["threads"] = options_.threads;
     row["epochs"] = result.epochs;
