@@ -31,6 +31,8 @@
 #include "elcrec/data/read_sequences.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
 #include "elcrec/data/synthetic.hpp"
+#include "elcrec/data/token_batch.hpp"
+#include "elcrec/data/views.hpp"
 #include "elcrec/data/write_sequences.hpp"
 
 namespace el = elcrec;
@@ -566,6 +568,57 @@ TEST_CASE("negative sampler: errors") {
         "negative sampler: user number 2; expected 0 to 1");
   CHECK(error_of<el::ArgumentError>([&] { (void)sampler(-1, random); }) ==
         "negative sampler: user number -1; expected 0 to 1");
+}
+
+TEST_CASE("prefix view: each prefix is a sequence, what follows it the target of its last token") {
+  std::istringstream text("1 4 2 7 5 3\n2 1 6 2 8\n");
+  const auto split = el::leave_one_out(el::read_sequences(text, "text"));
+  const el::UniformNegativeSampler negatives(split.dataset());
+  const std::vector<el::Index> users{1, 0};
+  el::TokenBatch batch;
+  batch.start(2, el::Padding::masked);
+  el::PrefixView{}.build({&split, &negatives, 3, 5}, users, batch);
+  // User 2 trains on 1 -> 6, user 1 on 4 -> 2 and (4, 2) -> 7.
+  const auto view = batch.view();
+  REQUIRE(view.sequences() == 3);
+  CHECK(std::vector<el::ItemId>(view.items.begin(), view.items.end()) == std::vector<el::ItemId>{1, 4, 4, 2});
+  CHECK(std::vector<el::ItemId>(view.targets.begin(), view.targets.end()) == std::vector<el::ItemId>{6, 2, 0, 7});
+  CHECK(std::vector<std::int32_t>(view.target_tokens.begin(), view.target_tokens.end()) ==
+        std::vector<std::int32_t>{0, 1, 3});
+  CHECK(view.negatives[2] == el::padding_item);
+  for (const std::size_t t : {0U, 1U, 3U}) {
+    CHECK(view.negatives[t] >= 1);
+    const auto own = split.items(t == 0 ? 1 : 0);
+    CHECK(std::find(own.begin(), own.end(), view.negatives[t]) == own.end());
+  }
+}
+
+TEST_CASE("prefix view: of long histories as many prefixes as the limit, each as likely") {
+  std::istringstream text("1 1 2 3 4 5 6 7\n2 1 2 3 8\n");  // 4 prefixes and 1
+  const auto split = el::leave_one_out(el::read_sequences(text, "text"));
+  const el::UniformNegativeSampler negatives(split.dataset());
+  const std::vector<el::Index> users{0, 1};
+  std::map<el::Index, int> seen;
+  constexpr int steps = 2000;
+  for (std::uint32_t step = 0; step < steps; ++step) {
+    el::TokenBatch batch;
+    batch.start(20, el::Padding::masked);
+    el::PrefixView{.limit = 2}.build({&split, &negatives, 3, step}, users, batch);
+    const auto view = batch.view();
+    REQUIRE(view.sequences() == 3);
+    CHECK(view.length(0) != view.length(1));
+    CHECK(view.length(2) == 1);
+    ++seen[view.length(0)];
+    ++seen[view.length(1)];
+  }
+  REQUIRE(seen.size() == 4);
+  for (const auto& [length, count] : seen) {
+    CHECK(std::abs(count - steps / 2) < 5 * std::sqrt(steps / 4.0));
+  }
+  el::TokenBatch batch;
+  batch.start(20, el::Padding::masked);
+  CHECK_THROWS_WITH_AS(el::PrefixView{.limit = -1}.build({&split, &negatives, 3, 0}, users, batch),
+                       "prefixes of a user in a step: found -1, expected 0 (all) or more", el::ArgumentError);
 }
 
 TEST_CASE("synthetic: sizes, lengths, and every item in one intent") {

@@ -2,10 +2,12 @@
 
 #include <concepts>
 #include <cstdint>
+#include <numeric>
 #include <span>
 #include <type_traits>
 #include <vector>
 
+#include "elcrec/core/error.hpp"
 #include "elcrec/core/random.hpp"
 #include "elcrec/data/augmentation.hpp"
 #include "elcrec/data/leave_one_out.hpp"
@@ -46,6 +48,40 @@ struct InputView {
         item = (*source.negatives)(users[n], random);
       }
       batch.add(input, source.split->targets(users[n]), negatives);
+    }
+  }
+};
+
+/// Prefixes of the training input of each user as sequences of their own, each with what follows it as the target of
+/// its last token, and a sampled negative beside it. The targets are those of InputView, one a sequence; an encoder may
+/// look at the whole of it, so it need not be causal. All prefixes of a user are in a batch, or `limit` of them, drawn
+/// anew each step: then long histories cost no more than others, and weigh less.
+struct PrefixView {
+  Index limit = 0;  ///< most prefixes of a user in a step; 0 for all
+
+  void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
+    require(limit >= 0, "prefixes of a user in a step: found ", limit, ", expected 0 (all) or more");
+    std::vector<Index> lengths;
+    std::vector<ItemId> targets;
+    std::vector<ItemId> negatives;
+    for (std::size_t n = 0; n < users.size(); ++n) {
+      const auto input = source.split->input(users[n], Split::train);
+      auto negative = source.random(RandomTensor::negatives, n);
+      lengths.resize(input.size());
+      std::iota(lengths.begin(), lengths.end(), Index{1});
+      if (limit > 0 && limit < ssize(input)) {
+        auto random = source.random(RandomTensor::prefixes, n);
+        random.shuffle(std::span(lengths));
+        lengths.resize(static_cast<std::size_t>(limit));
+      }
+      for (const Index length : lengths) {
+        const auto at = static_cast<std::size_t>(length);
+        targets.assign(at, padding_item);
+        negatives.assign(at, padding_item);
+        targets.back() = source.split->targets(users[n])[at - 1];
+        negatives.back() = (*source.negatives)(users[n], negative);
+        batch.add(input.first(at), targets, negatives);
+      }
     }
   }
 };

@@ -33,7 +33,10 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                                             .heads = o.heads,
                                             .max_length = o.max_length,
                                             .dropout = o.dropout,
-                                            .attention_dropout = o.attention_dropout},
+                                            .attention_dropout = o.attention_dropout,
+                                            .mask = o.attention_mask,
+                                            .filter_share = o.filter_share,
+                                            .filter_frequencies = o.filter_frequencies},
                                            o.seed),
              LearnableClusters<Intents, Dynamic, B>(backend, o.intents,
                                                     pooled_columns(o.pooling, o.max_length, o.hidden), o.seed),
@@ -42,7 +45,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
     check(o);
     this->padding = o.padding;
     this->objectives = {
-        NextItem{.weight = o.next_item_weight, .loss = o.objective},
+        NextItem{.weight = o.next_item_weight, .loss = o.objective, .samples = o.samples},
         SequenceContrast{.weight = o.sequence_weight,
                          .temperature = o.temperature,
                          .prototype = o.prototype,
@@ -54,6 +57,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                        .pooling = o.pooling,
                        .mask_false_negatives = o.mask_false_negatives,
                        .share_views = o.share_views}};
+    this->template view<PrefixView>().limit = o.prefix_limit;
     this->template view<AugmentedPair<>>().augmentation =
         CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});
   }
