@@ -13,6 +13,7 @@
 
 #include "elcrec/data/synthetic.hpp"
 #include "elcrec/data/write_sequences.hpp"
+#include "elcrec/eval/significance.hpp"
 #include "program.hpp"
 
 namespace el = elcrec;
@@ -148,6 +149,60 @@ TEST_CASE_FIXTURE(Experiment, "finished runs are never run again, and equal ones
   CHECK(copy["train_seconds"] == rows()[0]["train_seconds"]);
   CHECK(rows()[5]["variant"] == "plain dropout=0.1");
   CHECK(rows()[5]["options"]["dropout"] == 0.1);
+}
+
+TEST_CASE_FIXTURE(Experiment, "variants are compared over seeds and users") {
+  write_grid(R"({"name": "small", "datasets": ["one"], "variants": ["plain", "full"], "seeds": [0, 1, 2]})");
+  must_run(args());
+  must_run(args({"--compare", "compared.jsonl"}));
+  const auto compared = rows("compared.jsonl");
+  REQUIRE(compared.size() == 1);
+  CHECK(compared[0]["baseline"] == "plain");
+  CHECK(compared[0]["variant"] == "full");
+  CHECK(compared[0]["seeds"] == json{0, 1, 2});
+  std::vector<double> plain;
+  std::vector<double> full;
+  for (const auto& row : rows()) {
+    (row["variant"] == "plain" ? plain : full).push_back(row["test"]["paper"]["NDCG@20"]);
+  }
+  const auto expected = el::paired_t_test(full, plain);
+  const auto& ndcg = compared[0]["metrics"]["NDCG@20"];
+  CHECK(ndcg["t_test"]["p"].get<double>() == doctest::Approx(expected.p));
+  CHECK(ndcg["variant"].get<double>() - ndcg["baseline"].get<double>() == doctest::Approx(expected.difference));
+  // The users' gains are those of the metric.
+  CHECK(ndcg["bootstrap"]["seeds"] == 3);
+  CHECK(ndcg["bootstrap"]["difference"].get<double>() == doctest::Approx(expected.difference));
+  CHECK(ndcg["bootstrap"]["low"] < ndcg["bootstrap"]["difference"]);
+  CHECK_FALSE(compared[0]["metrics"]["HR@5"].contains("bootstrap"));
+}
+
+TEST_CASE_FIXTURE(Experiment, "the users of a run: intents by activity, and some embeddings") {
+  write_grid(R"({"name": "small", "datasets": ["one"], "variants": ["full"], "seeds": [0, 1]})");
+  must_run(args({"--only", "/0$"}));
+  must_run(args({"--users", "users.jsonl", "--sample", "7"}));
+  const auto described = rows("users.jsonl");
+  REQUIRE(described.size() == 1);  // the other seed has not been trained
+  CHECK(described[0]["seed"] == 0);
+  el::Index total = 0;
+  for (const auto& group : described[0]["groups"]) {
+    REQUIRE(group["users_of_intent"].size() == 4);
+    for (const el::Index count : group["users_of_intent"]) {
+      total += count;
+    }
+  }
+  CHECK(total == users);
+  const auto& sample = described[0]["sample"];
+  CHECK(sample["intent"].size() == 7);
+  CHECK(sample["group"].size() == 7);
+  REQUIRE(sample["embedding"].size() == 7);
+  for (const auto& unit : sample["embedding"]) {
+    REQUIRE(unit.size() == 8);
+    double square = 0;
+    for (const double hundredths : unit) {
+      square += hundredths * hundredths * 1e-4;
+    }
+    CHECK(square == doctest::Approx(1).epsilon(0.05));
+  }
 }
 
 TEST_CASE_FIXTURE(Experiment, "an interrupted run goes on to the same row") {

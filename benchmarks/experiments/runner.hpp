@@ -10,9 +10,11 @@
 #include <utility>
 
 #include "commit.hpp"
+#include "comparison.hpp"
 #include "epoch_log.hpp"
 #include "results.hpp"
 #include "run.hpp"
+#include "users.hpp"
 
 namespace experiments {
 
@@ -23,7 +25,8 @@ struct RunnerOptions {
   Index threads = 1;
 };
 
-/// Trains a run, or continues it from its checkpoint, evaluates it and writes its row.
+/// Trains a run, or continues it from its checkpoint, evaluates it and writes its row. Of finished runs it gives what
+/// they left behind.
 class Runner {
  public:
   Runner(RunnerOptions options, const std::atomic<bool>& stop)
@@ -37,6 +40,31 @@ class Runner {
     return results_.holds(run)                           ? State::finished
            : std::filesystem::exists(checkpoint_of(run)) ? State::under_way
                                                          : State::open;
+  }
+
+  /// The run's row under its own names, and its ranks where they are in the folder of work. Null row if there is none.
+  [[nodiscard]] Comparison::Result result(const Run& run) const {
+    Comparison::Result result;
+    if (results_.holds(run)) {
+      result.row = *results_.find(run);
+      std::ifstream in(file_of(run, ".ranks"));
+      for (Index rank = 0; in >> rank;) {
+        result.ranks.push_back(rank);
+      }
+    }
+    return result;
+  }
+
+  /// describe_users of a finished run whose checkpoint is in the folder of work; null otherwise.
+  [[nodiscard]] ordered_json users(const Run& run, Index sample) {
+    if (state(run) != State::finished || !std::filesystem::exists(checkpoint_of(run))) {
+      return nullptr;
+    }
+    const auto loaded =
+        elcrec::load_elcrec<elcrec::Cpu>(checkpoint_of(run), elcrec::Cpu({.threads = options_.threads}));
+    ordered_json line = names_of(run);
+    line.update(describe_users(loaded.model, split_of(run).dataset(), sample));
+    return line;
   }
 
   /// False when it was interrupted. A run that has a row is not run again; one that has a row under another name gets a
@@ -107,6 +135,11 @@ class Runner {
     row["curve"] = log.curve();
     results_.append(std::move(row));
     std::cout << "-- " << run.name() << " best epoch " << result.best_epoch << " of " << result.epochs << std::endl;
+  }
+
+  static ordered_json names_of(const Run& run) {
+    return {
+        {"experiment", run.experiment}, {"dataset", run.dataset}, {"variant", run.variant}, {"seed", run.model.seed}};
   }
 
   /// A rank a line, in the order of the users: for the bootstrap.
