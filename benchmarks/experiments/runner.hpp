@@ -115,7 +115,7 @@ class Runner {
                      {"variant", run.variant},
                      {"seed", run.model.seed},
                      {"options", options_of(run)}};
-    row["commit"] = commit;
+    row["commit"] = commit();
     row["threads"] = options_.threads;
     row["epochs"] = result.epochs;
     row["best_epoch"] = result.best_epoch;
