@@ -555,7 +555,7 @@ template <class B>
 using EveryObjective =
     el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
                         el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::NextItem, el::SequenceContrast,
-                        el::ClusterLoss, el::IntentContrast>;
+                        el::ClusterLoss, el::IntentContrast, el::TwinContrast>;
 
 template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
@@ -583,16 +583,22 @@ el::StepBatches<Model> random_batches(el::Padding padding) {
     batches.template of<el::InputView>() =
         random_batch(1, {.lengths = lengths, .max_length = max_length, .items = items}, padding);
   }
-  if constexpr (Sources::template contains<el::PrefixView>) {
-    auto& prefixes = batches.template of<el::PrefixView>();
-    prefixes.start(max_length, padding);
-    for (const auto& items_of_prefix : {std::vector<ItemId>{3}, {3, 7}, {3, 7, 1, 9, 2, 4, 4}, {5, 5}}) {
-      std::vector<ItemId> targets(items_of_prefix.size(), el::padding_item);
+  const auto add_prefixes = [padding](el::TokenBatch& batch, const std::vector<std::vector<ItemId>>& prefixes) {
+    batch.start(max_length, padding);
+    std::size_t n = 0;
+    for (const auto& prefix : prefixes) {
+      std::vector<ItemId> targets(prefix.size(), el::padding_item);
       std::vector<ItemId> negatives = targets;
-      targets.back() = 1 + items_of_prefix.front();
+      targets.back() = n++ < 2 ? 6 : static_cast<ItemId>(n);
       negatives.back() = 8;
-      prefixes.add(items_of_prefix, targets, negatives);
+      batch.add(prefix, targets, negatives);
     }
+  };
+  if constexpr (Sources::template contains<el::PrefixView>) {
+    add_prefixes(batches.template of<el::PrefixView>(), {{3}, {3, 7}, {3, 7, 1, 9, 2, 4, 4}, {5, 5}});
+  }
+  if constexpr (Sources::template contains<el::TwinView>) {
+    add_prefixes(batches.template of<el::TwinView>(), {{2, 1, 1}, {3}, {8, 8}, {4}});
   }
   if constexpr (Sources::template contains<el::AugmentedPair<>>) {
     auto& pair = batches.template of<el::AugmentedPair<>>();
@@ -698,6 +704,14 @@ TEST_CASE_TEMPLATE("gradients of next-item objectives", B, EVERY_BACKEND) {
   for (const auto loss : {el::NextItemLoss::bce, el::NextItemLoss::bpr, el::NextItemLoss::softmax}) {
     check_objective<B>("prefixes", el::Pooling::mean, false, [loss](Model& m) {
       m.template objective<el::NextItem>() = {.weight = 0.7, .loss = loss, .samples = el::NextItemSamples::prefixes};
+    });
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients of twin contrast", B, EVERY_BACKEND) {
+  for (const bool cosine : {false, true}) {
+    check_objective<B>("twins", el::Pooling::mean, false, [cosine](auto& m) {
+      m.template objective<el::TwinContrast>() = {.weight = 0.8, .temperature = 0.7, .cosine = cosine};
     });
   }
 }

@@ -121,6 +121,7 @@ enum class RandomTensor : std::uint32_t {
   synthetic = 6,
   bootstrap = 7,
   prefixes = 8,
+  twins = 9,
   dropout = 0x1000,  // + 0x100 * view + dropout site in the encoder
 };
 

@@ -44,6 +44,9 @@ struct ELCRecOptions {
   double intent_weight = 0.1;    ///< of ICL at the intent level
   double trade_off = 0.1;        ///< α, of the cluster loss
   double temperature = 1.0;      ///< of both InfoNCE losses
+  double twin_weight = 0.0;      ///< of the contrast between prefixes with the same target
+  double twin_temperature = 1.0;
+  bool twin_cosine = false;
   Prototype prototype = Prototype::shift;
   Pooling pooling = Pooling::mean;
   CenterPairs center_pairs = CenterPairs::all;
@@ -80,6 +83,9 @@ void visit_options(auto& o, auto&& visitor) {
   visitor("intent_weight", o.intent_weight, "weight of the intent-level contrast");
   visitor("trade_off", o.trade_off, "weight of the cluster loss (the paper's alpha)");
   visitor("temperature", o.temperature, "temperature of both contrasts");
+  visitor("twin_weight", o.twin_weight, "weight of the contrast between prefixes with the same target");
+  visitor("twin_temperature", o.twin_temperature, "temperature of that contrast");
+  visitor("twin_cosine", o.twin_cosine, "similarities of that contrast are cosines, not dot products");
   visitor("prototype", o.prototype, "how a view joins its center: shift or concat");
   visitor("pooling", o.pooling, "user embedding: mean or concat of positions");
   visitor("center_pairs", o.center_pairs, "pairs of centers that repel are counted as all (K^2) or distinct (K(K-1))");
@@ -152,11 +158,15 @@ void from_text(std::string_view option, std::string_view text, T& value) {
 /// Throws ArgumentError for weights and ratios outside their range, and for an encoder that would see the items that it
 /// is to predict. Sizes are checked by the parts that use them.
 inline void check(const ELCRecOptions& o) {
-  require(o.temperature > 0, "temperature: found ", o.temperature, ", expected a positive number");
+  for (const auto& [name, temperature] :
+       {std::pair{"temperature", o.temperature}, {"twin_temperature", o.twin_temperature}}) {
+    require(temperature > 0, name, ": found ", temperature, ", expected a positive number");
+  }
   for (const auto& [name, weight] : {std::pair{"next_item_weight", o.next_item_weight},
                                      {"sequence_weight", o.sequence_weight},
                                      {"intent_weight", o.intent_weight},
-                                     {"trade_off", o.trade_off}}) {
+                                     {"trade_off", o.trade_off},
+                                     {"twin_weight", o.twin_weight}}) {
     require(weight >= 0 && weight < 1e9, name, ": found ", weight, ", expected 0 or more");
   }
   const bool causal = o.attention_mask == AttentionMask::causal && o.filter_share == 0;
