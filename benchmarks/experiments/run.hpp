@@ -62,7 +62,9 @@ void visit_run(auto& run, auto&& visitor) {
 /// Sets the options that `options` names. Throws ArgumentError, which names `place`, for one that is not there and for
 /// a value that does not fit.
 inline void apply_options(const ordered_json& options, const std::string& place, Run& run) {
-  for (const auto& [given, value] : options.items()) {
+  for (const auto& option : options.items()) {
+    const std::string& given = option.key();
+    const auto& value = option.value();
     bool known = false;
     detail::visit_run(run, [&](std::string_view name, auto& field, const char*) {
       if (name == given) {
@@ -74,11 +76,18 @@ inline void apply_options(const ordered_json& options, const std::string& place,
   }
 }
 
-/// A name for the run's files: equal for equal data set and options.
+/// A name for the run's files: equal for equal data set and options, also when the library has more options later.
 [[nodiscard]] inline std::string file_stem(const Run& run) {
+  const ordered_json defaults = options_of({});
+  ordered_json changed = options_of(run);
+  for (const auto& option : defaults.items()) {
+    if (changed.at(option.key()) == option.value()) {
+      changed.erase(option.key());
+    }
+  }
   std::uint64_t hash = 0xCBF29CE484222325U;  // FNV-1a
-  for (const unsigned char c : options_of(run).dump()) {
-    hash = (hash ^ c) * 0x100000001B3U;
+  for (const char c : changed.dump()) {
+    hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001B3U;
   }
   constexpr std::string_view digits = "0123456789abcdef";
   std::string stem = run.dataset + "-";

@@ -1,9 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cmath>
-#include <filesystem>
-#include <string>
 #include <vector>
 
 #include "program/intent_summary.hpp"

@@ -121,8 +121,9 @@ struct FilterBlock {
     return 2 * o.frequencies - 1;
   }
 
-  /// y = F x for each sequence; y is not x.
-  void low_pass(const Pass<B>& pass, const TokenView& tokens, In x, Out y) const {
+  /// y = F x for each sequence; y is not x. Out of line, because GCC 12 warns of an overflow that cannot happen where
+  /// it inlines the small products and knows D.
+  [[gnu::noinline]] void low_pass(const Pass<B>& pass, const TokenView& tokens, In x, Out y) const {
     const auto frame = pass.lane.workspace().frame();
     const Out basis = pass.scratch(x.rows(), basis_.cols());
     const Out amplitudes = pass.scratch(basis_.cols(), x.cols());
