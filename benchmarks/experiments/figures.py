@@ -22,21 +22,22 @@ def save(figure, path: Path) -> bool:
 
 
 def ablation(rows: Rows, variants: list[str], datasets: list[str], path: Path) -> bool:
-    """A group of bars for each data set that has any of the variants, error bars over seeds."""
+    """A group of bars for each data set, a bar for each variant that has been run; error bars over seeds."""
     shown = [d for d in datasets if any(rows.of("ablation", d, v) for v in variants)]
+    run = [v for v in variants if any(rows.of("ablation", d, v) for d in shown)]
     if not shown:
         return False
     figure, axes = plt.subplots(1, 2, figsize=(8, 3))
-    width = 0.8 / len(variants)
+    width = 0.8 / len(run)
     for axis, metric in zip(axes, ("HR@20", "NDCG@20")):
-        for i, variant in enumerate(variants):
+        for i, variant in enumerate(run):
             found = [(x, rows.figure("ablation", d, variant, metric)) for x, d in enumerate(shown)]
             found = [(x, f) for x, f in found if f]
-            axis.bar([x + (i - (len(variants) - 1) / 2) * width for x, _ in found], [f.mean for _, f in found], width,
+            axis.bar([x + (i - (len(run) - 1) / 2) * width for x, _ in found], [f.mean for _, f in found], width,
                      yerr=[f.spread for _, f in found], label=variant, capsize=2)
         axis.set_xticks(range(len(shown)), shown)
         axis.set_ylabel(f"test {metric}")
-    axes[0].legend(fontsize=8)
+    axes[0].legend(fontsize=8, loc="lower right")
     return save(figure, path)
 
 
