@@ -156,7 +156,7 @@ BENCHMARK(evaluation)->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMill
 /// One user a call on one thread: the mean, and the median and 99th percentile of single calls.
 void recommend_20(benchmark::State& state) {
   const Model model(options(el::Padding::masked), el::Cpu({.threads = 1}));
-  const el::Recommender recommender(model, state.range(0) != 0 ? el::ScoreTable::bfloat16 : el::ScoreTable::model);
+  const el::Recommender recommender(model, state.range(0) != 0 ? el::ScoreTable::compact : el::ScoreTable::model);
   el::Recommender<Model>::Scratch scratch;
   using Clock = std::chrono::steady_clock;
   std::vector<double> microseconds;
@@ -171,11 +171,11 @@ void recommend_20(benchmark::State& state) {
   state.counters["median_us"] = microseconds[microseconds.size() / 2];
   state.counters["p99_us"] = microseconds[microseconds.size() * 99 / 100];
 }
-BENCHMARK(recommend_20)->ArgName("bf16")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
+BENCHMARK(recommend_20)->ArgName("compact")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
 
 void recommend_batch(benchmark::State& state) {
-  const Model model(options(el::Padding::masked), el::Cpu({.threads = state.range(0)}));
-  const el::Recommender recommender(model);
+  const Model model(options(el::Padding::masked), el::Cpu({.threads = state.range(1)}));
+  const el::Recommender recommender(model, state.range(0) != 0 ? el::ScoreTable::compact : el::ScoreTable::model);
   el::Recommender<Model>::BatchScratch scratch;
   std::vector<std::span<const el::ItemId>> histories;
   Index user = 0;
@@ -190,7 +190,11 @@ void recommend_batch(benchmark::State& state) {
   }
   state.SetItemsProcessed(state.iterations() * batch_size);
 }
-BENCHMARK(recommend_batch)->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime();
+BENCHMARK(recommend_batch)
+    ->ArgNames({"compact", "threads"})
+    ->ArgsProduct({{0, 1}, {1, 2}})
+    ->Unit(benchmark::kMillisecond)
+    ->UseRealTime();
 
 /// Exact best 20 among a million items for one query on one thread.
 template <class Element>
@@ -217,6 +221,29 @@ void top_20_million(benchmark::State& state) {
   }
   ceilings::bytes(state, static_cast<double>(items) * 64 * sizeof(Element));
 }
+/// The same by way of an index, whose bytes are what is read.
+void top_20_million_index(benchmark::State& state) {
+  constexpr Index items = 1000000;
+  el::Cpu::Lane lane;
+  el::RandomEngine random({1, 2, 3});
+  std::vector<float> table(static_cast<std::size_t>(items * 64));
+  std::generate(table.begin(), table.end(), [&] { return static_cast<float>(random.uniform() - 0.5); });
+  std::vector<float> query(64);
+  std::generate(query.begin(), query.end(), [&] { return static_cast<float>(random.uniform() - 0.5); });
+  const el::MatrixView<const float> view(table.data(), items, 64);
+  const el::ItemIndex<float> index(view);
+  std::vector<float> scores(20);
+  std::vector<el::ItemId> best(20);
+  Index found = 0;
+  const std::vector<std::int32_t> nothing_seen{0, 0};
+  const el::RankingRule rule{.first = 0, .last = static_cast<el::ItemId>(items)};
+  for (auto _ : state) {
+    lane.top_k(rule, {query.data(), 1, 64}, view, index, nothing_seen, {}, {scores.data(), 1, 20}, best, {&found, 1});
+    benchmark::DoNotOptimize(best.data());
+  }
+  ceilings::bytes(state, static_cast<double>(index.size()));
+}
+BENCHMARK(top_20_million_index)->Unit(benchmark::kMillisecond);
 BENCHMARK(top_20_million<float>)->Name("top_20_million/bf16:0")->Unit(benchmark::kMillisecond);
 BENCHMARK(top_20_million<el::BFloat16>)->Name("top_20_million/bf16:1")->Unit(benchmark::kMillisecond);
 

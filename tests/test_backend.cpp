@@ -209,6 +209,11 @@ TEST_CASE_TEMPLATE("elementwise operations", B, EVERY_BACKEND) {
       });
       y.check(0);
       row.check();
+      auto per_row = suite.matrix(1, rows);
+      suite.run([&](auto& lane, auto on) { lane.scale_rows(per_row(on), y(on)); });
+      y.check();
+      suite.run([&](auto& lane, auto on) { lane.row_dots(x(on), y(on), per_row(on)); });
+      per_row.check();
       suite.run([&](auto& lane, auto on) { lane.fill(y(on), scalar_of(lane, 3)); });
       y.check(0);
     }
@@ -566,26 +571,41 @@ TEST_CASE_TEMPLATE("pairwise next-item loss", B, EVERY_BACKEND) {
   }
 }
 
-TEST_CASE_TEMPLATE("softmax cross entropy", B, EVERY_BACKEND) {
+TEST_CASE_TEMPLATE("exponentials of logits", B, EVERY_BACKEND) {
   Suite<B> suite;
   for (const Index classes : sizes) {
-    if (classes == 1) {
-      continue;  // class 0 is no class
-    }
-    for (const double deviation : {0.1, 3.0, 60.0}) {
+    for (const double deviation : {0.1, 3.0, 30.0}) {
       auto logits = suite.matrix(9, classes, deviation);
-      auto loss = suite.dense(1, 9);
-      auto targets = suite.ids(9, classes - 1);
-      std::vector<ItemId> shifted = targets.expected;
-      for (auto& id : shifted) {
-        ++id;
-      }
-      auto real = suite.array(shifted);
-      suite.run([&](auto& lane, auto on) {
-        lane.softmax_cross_entropy(real(on), scalar_of(lane, 0.25), logits(on), loss(on));
-      });
+      auto largest = suite.dense(1, 9);
+      auto sums = suite.dense(1, 9);
+      suite.run([&](auto& lane, auto on) { lane.exponentials(logits(on), largest(on), sums(on)); });
       logits.check();
-      loss.check();
+      largest.check();
+      sums.check();
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("softmax from blocks of exponentials", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index blocks : {1, 2, 48}) {
+    for (const Index rows : {1, 13, 320}) {
+      for (const double deviation : {0.1, 20.0}) {
+        auto largest = suite.matrix(blocks, rows, deviation);
+        auto positive = el::test::random_values(++suite.seed, blocks * rows);
+        for (double& v : positive) {
+          v = 1 + std::abs(v);  // a sum holds the 1 of the largest
+        }
+        Both<B> sums(suite.backend, blocks, rows, positive, 2);
+        auto at_target = suite.dense(1, rows);
+        auto factors = suite.matrix(blocks, rows);
+        auto loss = suite.dense(1, rows);
+        suite.run([&](auto& lane, auto on) {
+          lane.softmax_factors(largest(on), sums(on), at_target(on), scalar_of(lane, 0.25), factors(on), loss(on));
+        });
+        factors.check();
+        loss.check();
+      }
     }
   }
 }
@@ -847,6 +867,77 @@ TEST_CASE_TEMPLATE("top k of a table in bfloat16", B, EVERY_BACKEND) {
       scores.check();
     }
   }
+}
+
+TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, double) {
+  using Lane = el::CpuLane<T>;
+  Lane lane;
+  el::RandomEngine random({.seed = 14});
+  const auto values = [&](Index n, auto draw) {
+    std::vector<T> list(static_cast<std::size_t>(n));
+    std::generate(list.begin(), list.end(), [&] { return static_cast<T>(draw()); });
+    return list;
+  };
+  const auto normal = [&] { return random.normal(); };
+  const auto grid = [&] { return static_cast<double>(random.below(5)) - 2; };  // many equal scores
+  const auto rare = [&] { return random.below(50) == 0 ? 30 * random.normal() : 0.01 * random.normal(); };
+  const auto equal = [] { return 0.25; };  // nothing can be ruled out
+  const auto zero = [] { return 0.0; };
+  const auto compare = [&](Index rows, Index d, Index users, Index k, auto draw_item, auto draw_query) {
+    const auto table = values(rows * d, draw_item);
+    const auto queries = values(users * d, draw_query);
+    const el::MatrixView<const T> items(table.data(), rows, d);
+    const el::MatrixView<const T> q(queries.data(), users, d);
+    const el::ItemIndex<T> index(items);
+    for (const auto seen_rule : seen_rules) {
+      for (const ItemId first : {ItemId{0}, ItemId{1}, static_cast<ItemId>(rows / 2)}) {
+        const el::RankingRule rule{.seen = seen_rule, .first = first, .last = static_cast<ItemId>(rows - rows / 9)};
+        std::vector<ItemId> seen;
+        std::vector<std::int32_t> offsets{0};
+        for (Index u = 0; u < users; ++u) {
+          const auto mine = seen_items(random, rows, 0.2);
+          seen.insert(seen.end(), mine.begin(), mine.end());
+          offsets.push_back(static_cast<std::int32_t>(seen.size()));
+        }
+        CAPTURE(rows);
+        CAPTURE(d);
+        CAPTURE(k);
+        for (Index u = 0; u < users; ++u) {
+          // One query at a time by the table, so that its scores are made by the same sequence of operations.
+          const auto n = static_cast<std::size_t>(k);
+          std::vector<T> scores(n);
+          std::vector<ItemId> best(n, -1);
+          Index count = 0;
+          lane.top_k(rule, q.slice_rows(u, u + 1), items, std::span(offsets).subspan(static_cast<std::size_t>(u), 2),
+                     seen, {scores.data(), 1, k}, best, {&count, 1});
+          std::vector<T> all_scores(n * static_cast<std::size_t>(users));
+          std::vector<ItemId> all_best(all_scores.size(), -1);
+          std::vector<Index> counts(static_cast<std::size_t>(users));
+          lane.top_k(rule, q, items, index, offsets, seen, {all_scores.data(), users, k}, all_best, counts);
+          CHECK(counts[static_cast<std::size_t>(u)] == count);
+          for (Index i = 0; i < count; ++i) {
+            const auto at = static_cast<std::size_t>(u * k + i);
+            CHECK(all_best[at] == best[static_cast<std::size_t>(i)]);
+            CHECK(all_scores[at] == doctest::Approx(scores[static_cast<std::size_t>(i)]).epsilon(tolerance<T>));
+          }
+        }
+      }
+    }
+  };
+  for (const Index rows : {1, 15, 16, 300, 1500}) {
+    for (const Index users : {1, 5}) {
+      compare(rows, 64, users, 20, normal, normal);
+      compare(rows, 35, users, 3, grid, grid);
+      compare(rows, 1, users, 1, normal, normal);
+      compare(rows, 200, users, 7, normal, rare);
+      compare(rows, 64, users, 10, rare, normal);
+      compare(rows, 8, users, 400, grid, normal);
+    }
+  }
+  compare(5000, 16, 2, 10, equal, normal);
+  compare(600, 16, 2, 10, zero, normal);
+  compare(600, 16, 2, 10, normal, zero);
+  compare(600, 16, 1, 0, normal, normal);
 }
 
 TEST_CASE_TEMPLATE("attention of the last query", B, EVERY_BACKEND) {

@@ -138,20 +138,21 @@ TEST_CASE_FIXTURE(Fixture, "a batch gets the answers of its users, on any number
   CHECK(error_of([&] { recommender.recommend_batch(one, 5, empty); }) == "history: found item 91, expected 1 to 90");
 }
 
-TEST_CASE_FIXTURE(Fixture, "a bfloat16 table gives the same answers") {
-  // Items in pairs that bfloat16 cannot tell apart, so that candidates must be taken beyond the first ones.
+TEST_CASE_FIXTURE(Fixture, "a compact table gives the same answers") {
+  // Items in pairs that 8 bits cannot tell apart, so that candidates must be taken beyond the first ones.
   for (el::ItemId v = 2; v <= split.item_count(); v += 2) {
     for (Index c = 0; c < model.hidden(); ++c) {
       model.items()(v, c) = model.items()(v - 1, c) * (1 + 1e-4F * static_cast<float>(v % 5));
     }
   }
-  const el::Recommender<Model> half(model, el::ScoreTable::bfloat16);
+  const el::Recommender<Model> plain(model, el::ScoreTable::model);
+  const el::Recommender<Model> compact(model, el::ScoreTable::compact);
   el::Recommender<Model>::Scratch scratch;
-  el::Recommender<Model>::Scratch half_scratch;
+  el::Recommender<Model>::Scratch compact_scratch;
   for (const Index k : {1, 9, 40, 1000}) {
     for (Index user = 0; user < split.user_count(); ++user) {
-      const auto exact = recommender.recommend(split.items(user), k, scratch);
-      const auto found = half.recommend(split.items(user), k, half_scratch);
+      const auto exact = plain.recommend(split.items(user), k, scratch);
+      const auto found = compact.recommend(split.items(user), k, compact_scratch);
       REQUIRE(found.size() == exact.size());
       for (std::size_t i = 0; i < exact.size(); ++i) {
         CHECK(found[i].item == exact[i].item);

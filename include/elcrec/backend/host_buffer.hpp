@@ -8,11 +8,16 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 #include "elcrec/core/types.hpp"
 
 namespace elcrec {
 
-/// Fixed-size array in host memory, 64-byte aligned. Elements start as zero unless `uninitialised` is asked for.
+/// Fixed-size array in host memory, 64-byte aligned. Elements start as zero unless `uninitialised` is asked for. From
+/// 2 MB on it asks the system for huge pages, by which matrices with distant rows need far fewer address translations.
 template <class T>
 class HostBuffer {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -27,9 +32,7 @@ class HostBuffer {
       std::memset(static_cast<void*>(data()), 0, static_cast<std::size_t>(n) * sizeof(T));
     }
   }
-  HostBuffer(Index n, Uninitialised)
-      : data_(static_cast<T*>(::operator new (static_cast<std::size_t>(n) * sizeof(T), std::align_val_t{alignment}))),
-        size_(n) {}
+  HostBuffer(Index n, Uninitialised) : data_(allocate(static_cast<std::size_t>(n) * sizeof(T))), size_(n) {}
   HostBuffer(const HostBuffer& other) : HostBuffer(other.size_, Uninitialised{}) {
     std::copy_n(other.data(), size_, data());
   }
@@ -47,9 +50,25 @@ class HostBuffer {
 
  private:
   struct Free {
-    void operator()(T* p) const { ::operator delete (p, std::align_val_t{alignment}); }
+    std::align_val_t alignment;
+    void operator()(T* p) const { ::operator delete (p, alignment); }
   };
-  std::unique_ptr<T, Free> data_;
+  using Pointer = std::unique_ptr<T, Free>;
+
+  static Pointer allocate(std::size_t bytes) {
+    constexpr std::size_t huge_page = std::size_t{1} << 21;
+    const bool huge = bytes >= huge_page;
+    const std::align_val_t alignment_of{huge ? huge_page : alignment};
+    Pointer p(static_cast<T*>(::operator new (bytes, alignment_of)), Free{alignment_of});
+#if defined(__linux__)
+    if (huge) {
+      ::madvise(p.get(), bytes / huge_page * huge_page, MADV_HUGEPAGE);  // advice: where it is refused nothing changes
+    }
+#endif
+    return p;
+  }
+
+  Pointer data_{nullptr, Free{std::align_val_t{alignment}}};
   Index size_ = 0;
 };
 

@@ -27,6 +27,8 @@ concept Elementwise = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, 
   lane.scale(a, y);
   lane.add_scaled(a, x, y);
   lane.add_row(a, x, y);
+  lane.scale_rows(x, y);
+  lane.row_dots(x, x, y);
   lane.add_dot(1.0, x, x, sum);
   lane.add_sum(1.0, x, sum);
   lane.column_mean(x, y);
@@ -98,7 +100,8 @@ template <class L>
 concept NextItemLosses = requires(L lane, const TokenView& tokens, typename L::Scalar a, In<L> x, Out<L> y,
                                   std::span<const ItemId> targets) {
   lane.pairwise_next_item(PairwiseLoss::bce, tokens, x, x, a, y, y, y, y);
-  lane.softmax_cross_entropy(targets, a, y, y);
+  lane.exponentials(y, y, y);
+  lane.softmax_factors(x, x, x, a, y, y);
 };
 
 template <class L>

@@ -86,7 +86,7 @@ class Workspace {
  private:
   // Chunks double up to the usual size: many small workspaces stay small.
   static constexpr std::size_t smallest_chunk = std::size_t{1} << 16;
-  static constexpr std::size_t usual_chunk = std::size_t{1} << 20;
+  static constexpr std::size_t usual_chunk = std::size_t{1} << 21;
 
   static std::size_t size_of(const ByteBuffer& chunk) { return static_cast<std::size_t>(chunk.size()); }
 

@@ -1,13 +1,12 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cmath>
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <vector>
 
-#include "elcrec/core/bfloat16.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/operations.hpp"
 #include "elcrec/data/token_batch.hpp"
@@ -28,11 +27,27 @@ struct IntentMatch {
   float runner_up_distance = 0;  ///< infinite when there is one intent only
 };
 
-/// What a single user's scores are computed from. The answers are the same.
+/// What candidates are found by. The answers are the same.
 enum class ScoreTable {
   model,    ///< the model's own item table
-  bfloat16  ///< a copy of half its size, for half the bytes to read; the best of it are scored again by the model's
+  compact,  ///< where the backend has one, an index of a quarter of its size, by which most items can be ruled out
 };
+
+namespace detail {
+
+/// A lane's own index of an item table, or a stand-in where it has none.
+template <class Lane>
+struct ItemIndexOf {
+  struct None {};
+  using Type = None;
+};
+template <class Lane>
+  requires requires { typename Lane::ItemIndex; }
+struct ItemIndexOf<Lane> {
+  using Type = typename Lane::ItemIndex;
+};
+
+}  // namespace detail
 
 /// Answers "what next, and which intent" from a trained model. Const and, but for recommend_batch, safe to call from
 /// any number of threads, each with a Scratch of its own; after a first call with the longest history and the largest k
@@ -42,6 +57,8 @@ template <class Model>
 class Recommender {
  public:
   using Scalar = typename Model::Scalar;
+  /// Whether the backend's lanes have an index of their own for exact top k.
+  static constexpr bool has_index = requires { typename Model::Lane::ItemIndex; };
 
   /// Working memory of one thread.
   class Scratch {
@@ -73,17 +90,10 @@ class Recommender {
     Index k = 0;
   };
 
-  explicit Recommender(const Model& model, ScoreTable table = ScoreTable::model) : model_(model) {
-    if (table == ScoreTable::bfloat16) {
-      const auto items = model.items();
-      half_items_.reserve(static_cast<std::size_t>(items.size()));
-      for (Index v = 0; v < items.rows(); ++v) {
-        double square = 0;
-        for (Index c = 0; c < items.cols(); ++c) {
-          half_items_.emplace_back(static_cast<float>(items(v, c)));
-          square += static_cast<double>(items(v, c)) * static_cast<double>(items(v, c));
-        }
-        largest_norm_ = std::max(largest_norm_, std::sqrt(square));
+  explicit Recommender(const Model& model, ScoreTable table = ScoreTable::compact) : model_(model) {
+    if constexpr (has_index) {
+      if (table == ScoreTable::compact) {
+        index_.emplace(model.items());
       }
     }
   }
@@ -196,52 +206,15 @@ class Recommender {
     const RankingRule rule{.seen = repeat ? RankingRule::Seen::keep : RankingRule::Seen::exclude,
                            .first = 1,
                            .last = static_cast<ItemId>(model_.item_count() + 1)};
-    if (users == 1 && !half_items_.empty()) {
-      rank_by_half(lane, rule, queries, k, scratch);
-    } else {
-      lane.top_k(rule, queries, model_.items(), scratch.offsets, scratch.seen,
-                 MatrixView<Scalar>(scratch.scores.data(), users, k), scratch.items, scratch.found);
-    }
-  }
-
-  /// The same for one user from the copy. A score in bfloat16 is off by at most `error` = 2^-9 |q| max|e| and the
-  /// rounding of sums, so once the k-th best exact score among the candidates is farther than that above the score of
-  /// the last candidate, no other item can be better; until then there are twice as many candidates.
-  void rank_by_half(typename Model::Lane& lane, const RankingRule& rule, MatrixView<const Scalar> query, Index k,
-                    Scratch& scratch) const {
-    const auto items = model_.items();
-    const MatrixView<const BFloat16> half(half_items_.data(), items.rows(), items.cols());
-    double square = 0;
-    lane.add_dot(1.0, query, query, &square);
-    const double error =
-        (std::ldexp(1.0, -9) + std::ldexp(static_cast<double>(items.cols()), -22)) * std::sqrt(square) * largest_norm_;
-    constexpr Index margin = 8;
-    constexpr Index group = 16;  // so that every score is computed alike
-    for (Index wanted = (k + margin + group - 1) / group * group;; wanted *= 2) {
-      const auto frame = lane.workspace().frame();
-      const auto candidates = lane.workspace().template array<ItemId>(wanted);
-      const auto rough = lane.workspace().template matrix<Scalar>(1, wanted);
-      Index count = 0;
-      lane.top_k(rule, query, half, scratch.offsets, scratch.seen, rough, candidates, {&count, 1});
-      const auto chosen = slice(candidates, 0, count);
-      std::sort(chosen.begin(), chosen.end());  // equal scores: the lower id first
-      std::fill(candidates.begin() + count, candidates.end(), padding_item);
-      const auto rows = lane.workspace().template matrix<Scalar>(wanted, items.cols());
-      lane.gather_rows(items, candidates, rows, Write::replace);
-      const auto places = lane.workspace().template array<ItemId>(k);
-      const std::array<std::int32_t, 2> nothing_seen{0, 0};
-      lane.top_k({.seen = RankingRule::Seen::keep, .first = 0, .last = static_cast<ItemId>(count)}, query,
-                 MatrixView<const Scalar>(rows), nothing_seen, {}, MatrixView<Scalar>(scratch.scores.data(), 1, k),
-                 places, scratch.found);
-      for (Index i = 0; i < scratch.found[0]; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        scratch.items[at] = candidates[static_cast<std::size_t>(places[at])];
-      }
-      if (count < wanted || static_cast<double>(scratch.scores[static_cast<std::size_t>(k - 1)]) >
-                                static_cast<double>(rough(0, wanted - 1)) + error) {
+    const MatrixView<Scalar> scores(scratch.scores.data(), users, k);
+    if constexpr (has_index) {
+      if (index_) {
+        lane.top_k(rule, queries, model_.items(), *index_, scratch.offsets, scratch.seen, scores, scratch.items,
+                   scratch.found);
         return;
       }
     }
+    lane.top_k(rule, queries, model_.items(), scratch.offsets, scratch.seen, scores, scratch.items, scratch.found);
   }
 
   static void write_results(const Scratch& scratch, Index k, Recommendation* to) {
@@ -254,8 +227,7 @@ class Recommender {
   }
 
   const Model& model_;
-  std::vector<BFloat16> half_items_;  // (V, D), or empty
-  double largest_norm_ = 0;           // of an item row
+  std::optional<typename detail::ItemIndexOf<typename Model::Lane>::Type> index_;
 };
 
 }  // namespace elcrec

@@ -213,18 +213,18 @@ inline Pack<T> sum_each(Pack<T>* rows) {
 
 }  // namespace detail
 
-/// Lane i: Σ_c q_c rows[i]_c over c in [0, n), for width<T> rows of a table at a time.
-template <class T, class E>
-inline Pack<T> dot_rows(const T* q, const E* rows, Index stride, Index n) {
+/// Lane i: Σ_c q_c row(i)_c over c in [0, n), for width<T> rows of a table at a time.
+template <class T, class RowOf>
+inline Pack<T> dot_rows(const T* q, RowOf row, Index n) {
   constexpr Index w = width<T>;
   const Index whole = n / w * w;
   Pack<T> sums[w];
 #pragma GCC unroll 16
   for (Index i = 0; i < w; ++i) {  // row by row: the order in which the memory is fastest
-    const E* row = rows + i * stride;
+    const auto* from = row(i);
     Pack<T> sum{};
     for (Index c = 0; c < whole; c += w) {
-      sum += load(q + c) * load_as<T>(row + c);
+      sum += load(q + c) * load_as<T>(from + c);
     }
     sums[i] = sum;
   }
@@ -236,7 +236,7 @@ inline Pack<T> dot_rows(const T* q, const E* rows, Index stride, Index n) {
   store<T>(lanes, total);
   for (Index i = 0; i < w; ++i) {
     for (Index c = whole; c < n; ++c) {
-      lanes[i] += q[c] * static_cast<T>(rows[i * stride + c]);
+      lanes[i] += q[c] * static_cast<T>(row(i)[c]);
     }
   }
   return load(lanes);

@@ -75,6 +75,20 @@ class ReferenceLane {
     }
   }
 
+  /// x_r *= factors_r; factors is (1, R)
+  void scale_rows(In factors, Out x) const {
+    for (Index r = 0; r < x.rows(); ++r) {
+      scale(factors(0, r), x.slice_rows(r, r + 1));
+    }
+  }
+
+  /// dots_r (1, R) = x_r·y_r
+  void row_dots(In x, In y, Out dots) const {
+    for (Index r = 0; r < x.rows(); ++r) {
+      dots(0, r) = dot(x.row(r), y.row(r), x.cols());
+    }
+  }
+
   /// *sum += a <x, y>, summed in double
   void add_dot(double a, In x, In y, double* sum) const {
     double dot = 0;
@@ -446,25 +460,36 @@ class ReferenceLane {
     }
   }
 
-  /// Rows of logits with the class targets_r each: loss_r (1, R) = logsumexp(logits_r) - logits_r[target], and logits
-  /// become weight (softmax - onehot). Class 0 (padding) takes no part.
-  void softmax_cross_entropy(std::span<const ItemId> targets, T weight, Out logits, Out loss) const {
-    for (Index r = 0; r < logits.rows(); ++r) {
-      T* z = logits.row(r);
-      const Index target = targets[static_cast<std::size_t>(r)];
-      const T largest = *std::max_element(z + 1, z + logits.cols());
-      const T at_target = z[target];
-      T sum = 0;
-      for (Index c = 1; c < logits.cols(); ++c) {
-        z[c] = std::exp(z[c] - largest);
-        sum += z[c];
+  /// Rows of logits z (R, C): largest_r (1, R) = max_c z, z = exp(z - largest_r), sum_r (1, R) = Σ_c z
+  void exponentials(Out z, Out largest, Out sum) const {
+    for (Index r = 0; r < z.rows(); ++r) {
+      largest(0, r) = *std::max_element(z.row(r), z.row(r) + z.cols());
+      sum(0, r) = 0;
+      for (Index c = 0; c < z.cols(); ++c) {
+        z(r, c) = std::exp(z(r, c) - largest(0, r));
+        sum(0, r) += z(r, c);
       }
-      loss(0, r) = std::log(sum) + largest - at_target;
-      z[0] = 0;
-      for (Index c = 1; c < logits.cols(); ++c) {
-        z[c] *= weight / sum;
+    }
+  }
+
+  /// What turns the exponentials of G blocks of logits, each with its own largest and sum (G, R), to weight · softmax:
+  /// factors_gr = weight exp(largest_gr - m_r) / Σ_g sum_gr exp(largest_gr - m_r), m_r = max_g largest_gr. And the loss
+  /// of the row, logsumexp of all its logits less that of its target, at_target (1, R): loss (1, R).
+  void softmax_factors(In largest, In sum, In at_target, T weight, Out factors, Out loss) const {
+    for (Index r = 0; r < largest.cols(); ++r) {
+      T m = largest(0, r);
+      for (Index g = 1; g < largest.rows(); ++g) {
+        m = std::max(m, largest(g, r));
       }
-      z[target] -= weight;
+      T total = 0;
+      for (Index g = 0; g < largest.rows(); ++g) {
+        factors(g, r) = std::exp(largest(g, r) - m);
+        total += sum(g, r) * factors(g, r);
+      }
+      for (Index g = 0; g < largest.rows(); ++g) {
+        factors(g, r) *= weight / total;
+      }
+      loss(0, r) = std::log(total) + m - at_target(0, r);
     }
   }
 

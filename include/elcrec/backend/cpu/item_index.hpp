@@ -1,0 +1,299 @@
+#pragma once
+
+#include <algorithm>
+#include <bit>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+#include "elcrec/backend/cpu/shorts.hpp"
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/operations.hpp"
+
+namespace elcrec {
+
+/// An item table in 8 bits that finds the few items worth scoring exactly. With e = s ê + r and q = t q̂ + ρ, where ê
+/// and q̂ are small integers, the Cauchy-Schwarz inequality bounds what rounding may do to a score:
+///
+///   |q·e - t s q̂·ê| <= |q| |r| + |ρ| s |ê| =: m
+///
+/// so an item whose integer score lies more than 2m below the k-th best integer score cannot be among the k best.
+/// The scales are chosen so that |q̂| |ê| < 2^15: a score fits 16 bits, whatever its partial sums do modulo 2^16.
+///
+/// Holds V·D bytes. Immutable after construction: any number of threads may read it.
+template <class T>
+class ItemIndex {
+ public:
+  /// Items of a group stand side by side in a register: pair p of columns of item i at bytes 2 i, 2 i + 1 of vector p.
+  static constexpr Index group = simd::shorts;
+
+  /// table (V, D), read now and not again.
+  explicit ItemIndex(MatrixView<const T> table)
+      : columns_(table.cols()), pairs_((table.cols() + 1) / 2), groups_((table.rows() + group - 1) / group) {
+    double largest = 0;
+    for (Index v = 0; v < table.rows(); ++v) {
+      double square = 0;
+      for (Index c = 0; c < columns_; ++c) {
+        const auto e = static_cast<double>(table(v, c));
+        largest = std::max(largest, std::abs(e));
+        square += e * e;
+      }
+      norm_ = std::max(norm_, std::sqrt(square));
+    }
+    usable_ = std::isfinite(norm_) && norm_ > 0 && columns_ <= most_columns;
+    if (!usable_) {
+      return;
+    }
+    scale_ = std::max(norm_ / (std::sqrt(largest_score) - rounding_norm()), largest / 127);
+    bytes_.assign(static_cast<std::size_t>(groups_ * vectors_of_group() * simd::register_bytes), zero);
+    for (Index v = 0; v < table.rows(); ++v) {
+      double square = 0;
+      double residual = 0;
+      for (Index c = 0; c < columns_; ++c) {
+        const auto e = static_cast<double>(table(v, c));
+        const double rounded = std::clamp(std::nearbyint(e / scale_), -127.0, 127.0);
+        square += rounded * rounded;
+        residual += (e - scale_ * rounded) * (e - scale_ * rounded);
+        bytes_[place(v, c)] = static_cast<std::uint8_t>(zero + static_cast<int>(rounded));
+      }
+      integer_norm_ = std::max(integer_norm_, std::sqrt(square));
+      residual_norm_ = std::max(residual_norm_, std::sqrt(residual));
+    }
+  }
+
+  /// Whether there are bounds at all: not for tables of zeros, of what is not finite, or of very many columns.
+  [[nodiscard]] bool usable() const { return usable_; }
+  [[nodiscard]] Index pairs() const { return pairs_; }
+  /// Bytes held.
+  [[nodiscard]] std::size_t size() const { return bytes_.size(); }
+  /// The vectors of group g, one a pair.
+  [[nodiscard]] const std::uint8_t* vectors(Index g) const {
+    return bytes_.data() + g * vectors_of_group() * simd::register_bytes;
+  }
+
+  /// A query made ready.
+  struct Query {
+    const std::int8_t* vectors = nullptr;  ///< each pair of q̂ repeated over a register
+    std::int16_t start = 0;                ///< what a sum starts from: takes away the items' offset of `zero`
+    std::int32_t margin = 0;               ///< 2m in units of t s, rounded up
+    double unit = 0;                       ///< t s
+    double bound = 0;                      ///< m
+  };
+
+  /// Fills `vectors`, pairs() registers.
+  [[nodiscard]] Query prepare(const T* q, std::int8_t* vectors) const {
+    double square = 0;
+    double largest = 0;
+    for (Index c = 0; c < columns_; ++c) {
+      const auto v = static_cast<double>(q[c]);
+      square += v * v;
+      largest = std::max(largest, std::abs(v));
+    }
+    const double norm = std::sqrt(square);
+    const double unit = std::max({norm / (largest_score / integer_norm_ - rounding_norm()), largest / query_limit,
+                                  std::numeric_limits<double>::min()});
+    double residual = 0;
+    int sum = 0;
+    for (Index p = 0; p < pairs_; ++p) {
+      std::int8_t pair[2] = {};
+      for (Index i = 0; i < 2 && 2 * p + i < columns_; ++i) {
+        const auto v = static_cast<double>(q[2 * p + i]);
+        const double rounded = std::nearbyint(v / unit);
+        residual += (v - unit * rounded) * (v - unit * rounded);
+        pair[i] = static_cast<std::int8_t>(rounded);
+        sum += pair[i];
+      }
+      for (Index i = 0; i < simd::register_bytes; ++i) {
+        vectors[p * simd::register_bytes + i] = pair[i % 2];
+      }
+    }
+    // The last term: exact scores are sums of D products in T, each rounded.
+    const double bound =
+        norm * residual_norm_ + std::sqrt(residual) * scale_ * integer_norm_ +
+        static_cast<double>(std::numeric_limits<T>::epsilon()) * static_cast<double>(columns_) * norm * norm_;
+    const double margin = 2 * bound / (unit * scale_);
+    return {vectors, static_cast<std::int16_t>(static_cast<std::uint16_t>(-zero * sum)),
+            margin < widest ? static_cast<std::int32_t>(std::ceil(margin)) : widest, unit * scale_, bound};
+  }
+
+  /// No score is farther than this from another.
+  static constexpr std::int32_t widest = 1 << 16;
+
+ private:
+  static constexpr double largest_score = 32700;
+  static constexpr double query_limit = 63;  // two products of 255 and 63 do not saturate 16 bits
+  static constexpr int zero = 128;           // items are stored unsigned
+  static constexpr Index most_columns = 4096;
+
+  /// What rounding may add to the norm of a vector of integers.
+  [[nodiscard]] double rounding_norm() const { return 0.5 * std::sqrt(static_cast<double>(columns_)); }
+  [[nodiscard]] Index vectors_of_group() const { return pairs_; }
+  [[nodiscard]] std::size_t place(Index v, Index c) const {
+    return static_cast<std::size_t>(((v / group) * vectors_of_group() + c / 2) * simd::register_bytes + v % group * 2 +
+                                    c % 2);
+  }
+
+  Index columns_;
+  Index pairs_;
+  Index groups_;
+  bool usable_ = false;
+  double norm_ = 0;           // of the longest item
+  double scale_ = 0;          // s
+  double integer_norm_ = 0;   // largest |ê|
+  double residual_norm_ = 0;  // largest |r|
+  std::vector<std::uint8_t> bytes_;
+};
+
+namespace detail {
+
+/// scores[u * stride + i] = q̂_u · ê_i for `Users` queries and the items of `Groups` groups from group g on.
+template <int Users, int Groups, class T>
+inline void score_groups(const ItemIndex<T>& index, const typename ItemIndex<T>::Query* queries, Index g,
+                         std::int16_t* scores, Index stride) {
+  simd::Shorts sums[Users][Groups];
+  for (int u = 0; u < Users; ++u) {
+    for (int i = 0; i < Groups; ++i) {
+      sums[u][i] = simd::broadcast_short(queries[u].start);
+    }
+  }
+  const std::uint8_t* items = index.vectors(g);
+  const Index next_group = index.pairs() * simd::register_bytes;
+  for (Index at = 0; at < next_group; at += simd::register_bytes) {
+    simd::Bytes item[Groups];
+    for (int i = 0; i < Groups; ++i) {
+      item[i] = simd::load_bytes(items + i * next_group + at);
+      if constexpr (Users == 1) {  // what the next call reads: one query is done before the memory has brought it
+        __builtin_prefetch(items + (Groups + i) * next_group + at);
+      }
+    }
+    for (int u = 0; u < Users; ++u) {
+      const auto query = simd::load_bytes(queries[u].vectors + at);
+      for (int i = 0; i < Groups; ++i) {
+        sums[u][i] = simd::add_pair_products(sums[u][i], item[i], query);
+      }
+    }
+  }
+  for (int u = 0; u < Users; ++u) {
+    for (int i = 0; i < Groups; ++i) {
+      simd::store_shorts(scores + u * stride + i * simd::shorts, sums[u][i]);
+    }
+  }
+}
+
+/// score_groups<users, ...> for `count` groups.
+template <int Users, class T>
+inline void score_run(const ItemIndex<T>& index, const typename ItemIndex<T>::Query* queries, Index g, Index count,
+                      std::int16_t* scores, Index stride) {
+  constexpr int at_once = Users == 1 ? 4 : 2;  // accumulators enough to hide the latency, and not too many
+  Index i = 0;
+  for (; i + at_once <= count; i += at_once) {
+    score_groups<Users, at_once>(index, queries, g + i, scores + i * simd::shorts, stride);
+  }
+  for (; i < count; ++i) {
+    score_groups<Users, 1>(index, queries, g + i, scores + i * simd::shorts, stride);
+  }
+}
+
+/// The k-th largest of values[0 .. n), n a multiple of simd::shorts_of_word; the least short where there are fewer than
+/// k. Bit by bit from the top: sixteen counts, no branches that depend on the values.
+inline std::int32_t kth_largest(const std::int16_t* values, Index n, Index k) {
+  std::int32_t found = std::numeric_limits<std::int16_t>::min();
+  for (std::int32_t bit = 1 << 15; bit > 0; bit >>= 1) {
+    Index count = 0;
+    for (Index i = 0; i < n; i += simd::shorts_of_word) {
+      count += std::popcount(simd::shorts_above(values + i, static_cast<std::int16_t>(found + bit - 1)));
+    }
+    found += count >= k ? bit : 0;
+  }
+  return found;
+}
+
+/// Items that may be among the k best by their integer scores: everything that is not below the k-th best so far by
+/// more than the margin. What is seen is dealt out to a few subsets, of which only the best scores are kept: the
+/// k-th largest of these is a lower bound of the k-th best, and close to it where there are several times k subsets.
+class Shortlist {
+ public:
+  struct Entry {
+    std::int32_t score;
+    ItemId item;
+  };
+
+  /// Subsets that serve k, a multiple of simd::shorts_of_word.
+  static constexpr Index subsets(Index k) {
+    return (std::max<Index>(128, 4 * k) + simd::shorts_of_word - 1) / simd::shorts_of_word * simd::shorts_of_word;
+  }
+
+  /// `best` has room for subsets(k) scores.
+  Shortlist(std::span<Entry> room, std::span<std::int16_t> best, Index k, std::int32_t margin)
+      : room_(room), best_(best), k_(k), margin_(margin) {
+    std::fill(best.begin(), best.end(), std::numeric_limits<std::int16_t>::min());
+  }
+
+  /// Sees the scores of some items: `count` of them, whole words. The least short is no candidate.
+  void see(const std::int16_t* scores, Index count) {
+    for (Index i = 0; i < count; i += simd::shorts) {
+      simd::keep_larger(scores + i, best_.data() + next_subset_);
+      next_subset_ += simd::shorts;
+      next_subset_ = next_subset_ == ssize(best_) ? 0 : next_subset_;
+    }
+  }
+
+  /// Takes in the items v0, v0 + 1, ... with these scores, `count` of them, whole words, all of which have been seen
+  /// before: the more have been, the fewer pass.
+  void take(const std::int16_t* scores, Index v0, Index count) {
+    raise();
+    for (Index i = 0; i < count; i += simd::shorts_of_word) {
+      for (auto bits = simd::shorts_above(scores + i, threshold_); bits != 0; bits &= bits - 1) {
+        const Index at = i + std::countr_zero(bits);
+        if (count_ == ssize(room_)) {
+          drop();
+        }
+        if (count_ < ssize(room_)) {
+          room_[static_cast<std::size_t>(count_++)] = {scores[at], static_cast<ItemId>(v0 + at)};
+        }
+      }
+    }
+  }
+
+  /// The candidates, in the order in which they were taken in.
+  std::span<Entry> candidates() {
+    drop();
+    return slice(room_, 0, count_);
+  }
+  /// Whether candidates had to be left out.
+  [[nodiscard]] bool overflowed() const { return overflowed_; }
+  /// At least k candidates have this score or a better one.
+  [[nodiscard]] std::int32_t kth() const { return kth_; }
+
+ private:
+  /// Raises the threshold to what has been seen so far.
+  void raise() {
+    constexpr std::int32_t lowest = std::numeric_limits<std::int16_t>::min();
+    kth_ = kth_largest(best_.data(), ssize(best_), k_);
+    threshold_ = static_cast<std::int16_t>(std::max(kth_ - margin_ - 1, lowest));
+  }
+
+  /// Drops the entries that the threshold has overtaken.
+  void drop() {
+    const auto entries = room_.first(static_cast<std::size_t>(count_));
+    const auto end =
+        std::remove_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.score <= threshold_; });
+    count_ = end - entries.begin();
+    overflowed_ = overflowed_ || count_ == ssize(room_);
+  }
+
+  std::span<Entry> room_;
+  std::span<std::int16_t> best_;  // of each subset
+  Index k_;
+  std::int32_t margin_;
+  Index count_ = 0;
+  Index next_subset_ = 0;
+  std::int32_t kth_ = std::numeric_limits<std::int16_t>::min();
+  std::int16_t threshold_ = std::numeric_limits<std::int16_t>::min();
+  bool overflowed_ = false;
+};
+
+}  // namespace detail
+}  // namespace elcrec
