@@ -205,6 +205,7 @@ def main() -> None:
                                              *(("ablation", v) for v in ABLATION),
                                              *(("beyond", v) for v in ("B", "ELCRec", "filter", "filter, batches of 256", "filter, twins"))]),
         users(RESULTS / "users.jsonl"),
+        (HERE / "notes.md").read_text().rstrip(),
     ]
     (ROOT / "RESULTS.md").write_text("\n\n".join(sections) + "\n")
 
