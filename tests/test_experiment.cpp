@@ -151,6 +151,21 @@ TEST_CASE_FIXTURE(Experiment, "finished runs are never run again, and equal ones
   CHECK(rows()[5]["options"]["dropout"] == 0.1);
 }
 
+TEST_CASE_FIXTURE(Experiment, "a run that diverges has a row that says so, and the others are run") {
+  write_grid(R"({"name": "wild", "datasets": ["one"], "variants": ["plain"], "seeds": [0],
+                 "sweep": {"learning_rate": [1e30, 0.01]}})");
+  must_run(args());
+  const auto found = rows();
+  REQUIRE(found.size() == 2);
+  CHECK(contains(found[0]["diverged"], "the loss is not finite"));
+  CHECK_FALSE(found[0].contains("test"));
+  CHECK(found[1].contains("test"));
+  must_run(args());
+  CHECK(rows().size() == 2);
+  must_run(args({"--compare", "compared.jsonl"}));
+  CHECK(rows("compared.jsonl").empty());
+}
+
 TEST_CASE_FIXTURE(Experiment, "variants are compared over seeds and users") {
   write_grid(R"({"name": "small", "datasets": ["one"], "variants": ["plain", "full"], "seeds": [0, 1, 2]})");
   must_run(args());

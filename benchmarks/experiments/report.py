@@ -181,9 +181,10 @@ def open_runs(rows: Rows, planned: list[Planned]) -> str:
         count[0] += run in rows
         count[1] += 1
     lines = [[e, d, f"{done} of {total}"] for (e, d), (done, total) in counts.items()]
+    diverged = [f"{r['experiment']}, {r['dataset']}, {r['variant']}, seed {r['seed']}: {r['diverged']}." for r in rows.diverged()]
     return "\n\n".join(["## What has been run", "A run is one seed of one variant; the grids in `benchmarks/experiments/` "
                         "define them, and `elcrec_experiment` trains those that are open.",
-                        table(["experiment", "data", "finished"], lines)])
+                        table(["experiment", "data", "finished"], lines), *diverged])
 
 
 def main() -> None:

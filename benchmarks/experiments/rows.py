@@ -60,8 +60,12 @@ class Rows:
         return (run.experiment, run.dataset, run.variant, run.seed) in self._rows
 
     def of(self, experiment: str, dataset: str, variant: str) -> list[dict]:
-        """One for each seed."""
-        return [row for (e, d, v, _), row in sorted(self._rows.items()) if (e, d, v) == (experiment, dataset, variant)]
+        """One for each seed that came to an end with metrics."""
+        return [row for (e, d, v, _), row in sorted(self._rows.items())
+                if (e, d, v) == (experiment, dataset, variant) and "diverged" not in row]
+
+    def diverged(self) -> list[dict]:
+        return [row for row in self._rows.values() if "diverged" in row]
 
     def figure(self, experiment: str, dataset: str, variant: str, metric: str, split="test", protocol="paper"):
         """None where nothing has been run."""

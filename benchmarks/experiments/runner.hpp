@@ -42,11 +42,12 @@ class Runner {
                                                          : State::open;
   }
 
-  /// The run's row under its own names, and its ranks where they are in the folder of work. Null row if there is none.
+  /// The run's row under its own names, and its ranks where they are in the folder of work. Null row if there is none
+  /// with metrics.
   [[nodiscard]] Comparison::Result result(const Run& run) const {
     Comparison::Result result;
-    if (results_.holds(run)) {
-      result.row = *results_.find(run);
+    if (const auto* row = results_.find(run); results_.holds(run) && row->contains("test")) {
+      result.row = *row;
       std::ifstream in(file_of(run, ".ranks"));
       for (Index rank = 0; in >> rank;) {
         result.ranks.push_back(rank);
@@ -57,7 +58,7 @@ class Runner {
 
   /// describe_users of a finished run whose checkpoint is in the folder of work; null otherwise.
   [[nodiscard]] ordered_json users(const Run& run, Index sample) {
-    if (state(run) != State::finished || !std::filesystem::exists(checkpoint_of(run))) {
+    if (result(run).row.is_null() || !std::filesystem::exists(checkpoint_of(run))) {
       return nullptr;
     }
     const auto loaded =
@@ -67,8 +68,8 @@ class Runner {
     return line;
   }
 
-  /// False when it was interrupted. A run that has a row is not run again; one that has a row under another name gets a
-  /// copy of it.
+  /// False when it was interrupted. A run whose loss is not finite gets a row that says so. A run that has a row is not
+  /// run again; one that has a row under another name gets a copy of it.
   bool run(const Run& run) {
     if (results_.holds(run)) {
       return true;
@@ -98,31 +99,29 @@ class Runner {
     std::cout << "== " << run.name() << (finished > 0 ? " continued after epoch " + std::to_string(finished) : "")
               << std::endl;
     forget_peak_memory();
-    const auto result = trainer.fit(split, elcrec::console_progress(), [&](const auto& report) { log(report); });
-    if (result.end == elcrec::FitResult::End::interrupted) {
-      log.interrupted(result.epochs);
-      return false;
+    try {
+      const auto result = trainer.fit(split, elcrec::console_progress(), [&](const auto& report) { log(report); });
+      if (result.end == elcrec::FitResult::End::interrupted) {
+        log.interrupted(result.epochs);
+        return false;
+      }
+      finish(run, model, split, log, result);
+    } catch (const elcrec::DivergenceError& error) {  // an outcome too: it would diverge again
+      ordered_json row = start_of_row(run, log);
+      row["diverged"] = error.what();
+      results_.append(std::move(row));
+      std::cout << "-- " << run.name() << ' ' << error.what() << std::endl;
     }
-    finish(run, model, split, log, result);
     return true;
   }
 
  private:
   void finish(const Run& run, const program::TrainedModel& model, const elcrec::LeaveOneOut& split, const EpochLog& log,
               const elcrec::FitResult& result) {
-    ordered_json row{{"experiment", run.experiment},
-                     {"dataset", run.dataset},
-                     {"variant", run.variant},
-                     {"seed", run.model.seed},
-                     {"options", options_of(run)}};
-    row["commit"] = commit();
-    row["threads"] = options_.threads;
+    ordered_json row = start_of_row(run, log);
     row["epochs"] = result.epochs;
     row["best_epoch"] = result.best_epoch;
     row["stopped_early"] = result.end == elcrec::FitResult::End::early_stop;
-    row["train_seconds"] = log.sum("seconds");
-    row["cpu_seconds"] = log.sum("cpu_seconds");
-    row["peak_rss_mb"] = std::max(peak_megabytes(), log.largest("rss_mb"));
     for (const auto protocol : {elcrec::Protocol::paper, elcrec::Protocol::strict}) {
       for (const auto& [name, which] : {std::pair{"valid", elcrec::Split::valid}, {"test", elcrec::Split::test}}) {
         const auto metrics = elcrec::evaluate(model, split, which, {.protocol = protocol});
@@ -132,9 +131,20 @@ class Runner {
         }
       }
     }
-    row["curve"] = log.curve();
     results_.append(std::move(row));
     std::cout << "-- " << run.name() << " best epoch " << result.best_epoch << " of " << result.epochs << std::endl;
+  }
+
+  [[nodiscard]] ordered_json start_of_row(const Run& run, const EpochLog& log) const {
+    ordered_json row = names_of(run);
+    row["options"] = options_of(run);
+    row["commit"] = commit();
+    row["threads"] = options_.threads;
+    row["train_seconds"] = log.sum("seconds");
+    row["cpu_seconds"] = log.sum("cpu_seconds");
+    row["peak_rss_mb"] = std::max(peak_megabytes(), log.largest("rss_mb"));
+    row["curve"] = log.curve();
+    return row;
   }
 
   static ordered_json names_of(const Run& run) {
