@@ -8,13 +8,14 @@ FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 CLANG := $(firstword $(shell command -v clang++-14) $(shell command -v clang++))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-peers asan tsan clang clean bootstrap
+.PHONY: help demo test bench bench-peers results asan tsan clang clean bootstrap
 
 help:
 	@echo "make demo [DATA=Beauty.txt]  build, train on built-in data (or the file), recommend"
 	@echo "make test                    build and run all tests"
 	@echo "make bench                   build and run the benchmarks; build/bench.json, see benchmarks/compare.py"
 	@echo "make bench-peers [DATA=...]  the same jobs in PyTorch, ONNX Runtime and Faiss, in turn with ours"
+	@echo "make results                 RESULTS.md and its figures from the rows in benchmarks/results"
 	@echo "make asan | tsan | clang     the tests under AddressSanitizer + UBSan, ThreadSanitizer, Clang"
 	@echo "make clean                   remove the build folders"
 
@@ -40,6 +41,10 @@ bench-peers: bootstrap
 	@cmake --preset release $(CMAKE_ARGS)
 	@cmake --build --preset release --parallel $(JOBS) --target elcrec_bench
 	@/usr/bin/python3 benchmarks/peers/run.py --build build $(if $(DATA),--data "$(DATA)")
+
+results:
+	@cmake/bootstrap.sh --results
+	@/usr/bin/python3 benchmarks/experiments/report.py
 
 clang: CMAKE_ARGS += $(if $(CLANG),-DCMAKE_CXX_COMPILER=$(CLANG))
 asan tsan clang: bootstrap

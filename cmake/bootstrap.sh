@@ -1,6 +1,6 @@
 #!/bin/sh
 # Installs what building elcrec needs and this machine lacks. Silent when nothing is missing.
-# With --ci also clang, for the second compiler of the checks.
+# With --ci also clang, for the second compiler of the checks; with --results also what draws the figures of RESULTS.md.
 set -eu
 
 # One preprocessor run names the Debian package of every header that is missing.
@@ -44,6 +44,9 @@ else
 fi
 if [ "${1:-}" = --ci ] && ! has clang++ && ! has clang++-14; then
   missing="$missing clang"
+fi
+if [ "${1:-}" = --results ] && ! /usr/bin/python3 -c 'import matplotlib, sklearn' 2>/dev/null; then
+  missing="$missing python3-matplotlib python3-sklearn"
 fi
 missing=$(echo $missing)
 [ -n "$missing" ] || exit 0

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <functional>
 #include <limits>
+#include <numbers>
 #include <numeric>
 #include <sstream>
 #include <string>
@@ -194,6 +195,65 @@ TEST_CASE_TEMPLATE("gradients of attention and feed forward", B, EVERY_BACKEND) 
           el::AttentionBlock<B>(backend, 8, {.heads = 2, .dropout = 0.3, .probability_dropout = 0.4, .mask = mask}));
     }
     check_layer(el::FeedForward<B>(backend, 8, 0.4, 1e-12));
+    check_layer(el::FilterBlock<B>(backend, 8, {.max_length = 6, .frequencies = 2, .dropout = 0.3}));
+    check_layer(el::FilteredAttention<B>(backend, 8, {.dropout = 0.3, .probability_dropout = 0.4}, 0.7,
+                                         {.max_length = 6, .frequencies = 3, .dropout = 0.3}));
+  }
+}
+
+TEST_CASE_TEMPLATE("the filter keeps the low frequencies and maps the rest", B, EVERY_BACKEND) {
+  const B backend;
+  constexpr Index length = 7;
+  constexpr Index frequencies = 2;
+  constexpr Index d = 4;
+  const auto block =
+      shaken(el::FilterBlock<B>(backend, d, {.max_length = length, .frequencies = frequencies, .dropout = 0}));
+  for (const auto padding : both_paddings) {
+    // Masked items leave gaps between the positions of a ragged sequence.
+    const auto batch =
+        random_batch(3, {.lengths = {4, 1, 0, 9, 7}, .max_length = length, .masked = 0.3, .targets = false}, padding);
+    const auto tokens = batch.view();
+    const auto x = random_matrix(backend, 5, tokens.tokens(), d);
+    el::Matrix<B> y(backend, tokens.tokens(), d);
+    typename B::Lane lane;
+    auto memory = backend.make_workspace();
+    typename el::FilterBlock<B>::Cache cache;
+    block.forward({lane, memory, {}}, 0, tokens, x.view(), cache, y.view());
+    const auto pass_share = [](Index i, Index j) {
+      double sum = 1;
+      for (Index f = 1; f < frequencies; ++f) {
+        sum += 2 * std::cos(2 * std::numbers::pi * static_cast<double>(f * (i - j)) / length);
+      }
+      return sum / length;
+    };
+    const auto w = block.high_weight.view();
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
+        std::vector<double> low(d, 0.0);
+        std::vector<double> sum(d, 0.0);
+        for (Index c = 0; c < d; ++c) {
+          for (Index u = tokens.begin(s); u < tokens.end(s); ++u) {
+            low[static_cast<std::size_t>(c)] += pass_share(tokens.position(t), tokens.position(u)) * x.view()(u, c);
+          }
+        }
+        double mean = 0;
+        double square = 0;
+        for (Index c = 0; c < d; ++c) {
+          const auto at = static_cast<std::size_t>(c);
+          sum[at] = x.view()(t, c) + low[at];
+          for (Index e = 0; e < d; ++e) {
+            sum[at] += w(c, e) * (x.view()(t, e) - low[static_cast<std::size_t>(e)]);
+          }
+          mean += sum[at] / d;
+          square += sum[at] * sum[at] / d;
+        }
+        for (Index c = 0; c < d; ++c) {
+          const double normal = (sum[static_cast<std::size_t>(c)] - mean) / std::sqrt(square - mean * mean + 1e-12);
+          CHECK(y.view()(t, c) ==
+                doctest::Approx(block.norm.gamma.view()(0, c) * normal + block.norm.beta.view()(0, c)).epsilon(1e-10));
+        }
+      }
+    }
   }
 }
 
@@ -206,8 +266,13 @@ TEST_CASE_TEMPLATE("gradients of the transformer", B, EVERY_BACKEND) {
     for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
       for (Index layers = 0; layers <= 3; ++layers) {
         CAPTURE(layers);
-        const el::TransformerEncoder<el::Dynamic, B> encoder(
-            backend, {.hidden = 8, .layers = layers, .heads = 2, .max_length = 6, .deviation = 0.3, .mask = mask});
+        const el::TransformerEncoder<el::Dynamic, B> encoder(backend, {.hidden = 8,
+                                                                       .layers = layers,
+                                                                       .heads = 2,
+                                                                       .max_length = 6,
+                                                                       .deviation = 0.3,
+                                                                       .mask = mask,
+                                                                       .filter_share = layers == 2 ? 0.6 : 0});
         check(el::check_encoder_gradients(shaken(encoder), batch.view(), table.view(), fixed_dropout, {.samples = 8},
                                           backend),
               32 + 128 * layers);
@@ -226,8 +291,13 @@ TEST_CASE_TEMPLATE("forward_last gives the last rows of forward", B, EVERY_BACKE
     for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
       for (Index layers = 0; layers <= 3; ++layers) {
         CAPTURE(layers);
-        const auto encoder = shaken(el::TransformerEncoder<8, B>(
-            backend, {.hidden = 8, .layers = layers, .heads = 2, .max_length = 7, .deviation = 0.3, .mask = mask}));
+        const auto encoder = shaken(el::TransformerEncoder<8, B>(backend, {.hidden = 8,
+                                                                           .layers = layers,
+                                                                           .heads = 2,
+                                                                           .max_length = 7,
+                                                                           .deviation = 0.3,
+                                                                           .mask = mask,
+                                                                           .filter_share = layers == 2 ? 0.6 : 0}));
         typename B::Lane lane;
         auto memory = backend.make_workspace();
         const el::Pass<B> pass{lane, memory, {}};
@@ -484,8 +554,8 @@ B one_thread() {
 template <class B>
 using EveryObjective =
     el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
-                        el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::SequenceContrast, el::ClusterLoss,
-                        el::IntentContrast>;
+                        el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::NextItem, el::SequenceContrast,
+                        el::ClusterLoss, el::IntentContrast, el::TwinContrast>;
 
 template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
@@ -512,6 +582,23 @@ el::StepBatches<Model> random_batches(el::Padding padding) {
   if constexpr (Sources::template contains<el::InputView>) {
     batches.template of<el::InputView>() =
         random_batch(1, {.lengths = lengths, .max_length = max_length, .items = items}, padding);
+  }
+  const auto add_prefixes = [padding](el::TokenBatch& batch, const std::vector<std::vector<ItemId>>& prefixes) {
+    batch.start(max_length, padding);
+    std::size_t n = 0;
+    for (const auto& prefix : prefixes) {
+      std::vector<ItemId> targets(prefix.size(), el::padding_item);
+      std::vector<ItemId> negatives = targets;
+      targets.back() = n++ < 2 ? 6 : static_cast<ItemId>(n);
+      negatives.back() = 8;
+      batch.add(prefix, targets, negatives);
+    }
+  };
+  if constexpr (Sources::template contains<el::PrefixView>) {
+    add_prefixes(batches.template of<el::PrefixView>(), {{3}, {3, 7}, {3, 7, 1, 9, 2, 4, 4}, {5, 5}});
+  }
+  if constexpr (Sources::template contains<el::TwinView>) {
+    add_prefixes(batches.template of<el::TwinView>(), {{2, 1, 1}, {3}, {8, 8}, {4}});
   }
   if constexpr (Sources::template contains<el::AugmentedPair<>>) {
     auto& pair = batches.template of<el::AugmentedPair<>>();
@@ -614,6 +701,19 @@ TEST_CASE_TEMPLATE("gradients of next-item objectives", B, EVERY_BACKEND) {
                      [](Model& m) { m.template objective<el::NextItemBpr>().weight = 1.3; });
   check_objective<B>("softmax", el::Pooling::mean, false,
                      [](Model& m) { m.template objective<el::NextItemSoftmax>().weight = 0.7; });
+  for (const auto loss : {el::NextItemLoss::bce, el::NextItemLoss::bpr, el::NextItemLoss::softmax}) {
+    check_objective<B>("prefixes", el::Pooling::mean, false, [loss](Model& m) {
+      m.template objective<el::NextItem>() = {.weight = 0.7, .loss = loss, .samples = el::NextItemSamples::prefixes};
+    });
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients of twin contrast", B, EVERY_BACKEND) {
+  for (const bool cosine : {false, true}) {
+    check_objective<B>("twins", el::Pooling::mean, false, [cosine](auto& m) {
+      m.template objective<el::TwinContrast>() = {.weight = 0.8, .temperature = 0.7, .cosine = cosine};
+    });
+  }
 }
 
 TEST_CASE_TEMPLATE("gradients of sequence contrast", B, EVERY_BACKEND) {
@@ -825,6 +925,15 @@ TEST_CASE("wrong options say what is expected") {
   CHECK(model({.hidden = 0}) == "hidden size: found 0, expected at least 1");
   CHECK(model({.heads = 3}) == "heads: found 3, expected a divisor of the hidden size 8");
   CHECK(model({.dropout = 1.0}) == "dropout: found 1, expected a value in [0, 1)");
+  CHECK(model({.filter_share = 1, .samples = el::NextItemSamples::prefixes}) ==
+        "share of the filter: found 1, expected a value in [0, 1)");
+  CHECK(model({.filter_share = 0.5, .filter_frequencies = 26, .samples = el::NextItemSamples::prefixes}) ==
+        "filter: found 26 frequencies, expected 1 to 25 of 50 positions");
+  for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
+    CHECK(
+        model({.attention_mask = mask, .filter_share = mask == el::AttentionMask::causal ? 0.5 : 0.0}) ==
+        "samples: found positions with a filter or bidirectional attention, which see what follows; expected prefixes");
+  }
   CHECK(model({.temperature = 0}) == "temperature: found 0, expected a positive number");
   CHECK(failure([] { static_cast<void>(el::preset("books")); }) ==
         "preset: found 'books', expected beauty, sports, toys or yelp");

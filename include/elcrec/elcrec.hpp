@@ -11,6 +11,7 @@
 #include "elcrec/eval/evaluate.hpp"
 #include "elcrec/eval/mutual_information.hpp"
 #include "elcrec/eval/popularity.hpp"
+#include "elcrec/eval/significance.hpp"
 #include "elcrec/io/checkpoint.hpp"
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/model/training_pass.hpp"

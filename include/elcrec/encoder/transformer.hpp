@@ -6,8 +6,8 @@
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/encoder/sequence_encoder.hpp"
-#include "elcrec/nn/attention.hpp"
 #include "elcrec/nn/feed_forward.hpp"
+#include "elcrec/nn/filtered_attention.hpp"
 #include "elcrec/nn/layer_norm.hpp"
 
 namespace elcrec {
@@ -22,10 +22,12 @@ struct TransformerOptions {
   double epsilon = 1e-12;          ///< of every layer norm
   double deviation = 0.02;         ///< weights start as N(0, deviation²), biases as 0
   AttentionMask mask = AttentionMask::causal;
+  double filter_share = 0;       ///< of a low-pass filter beside attention, as BSARec's 0.7; not causal if above 0
+  Index filter_frequencies = 3;  ///< that it lets pass
 };
 
 /// SASRec's encoder as ELCRec uses it (post-norm):
-/// x_t = dropout(LN(E[item_t] + P[position_t])), then N times a = AttentionBlock(x), x = FeedForward(a).
+/// x_t = dropout(LN(E[item_t] + P[position_t])), then N times a = FilteredAttention(x), x = FeedForward(a).
 template <Index Hidden, Backend B>
 class TransformerEncoder {
  public:
@@ -35,11 +37,11 @@ class TransformerEncoder {
   using Out = MatrixView<T>;
 
   struct Layer {
-    AttentionBlock<B> attention;
+    FilteredAttention<B> attention;
     FeedForward<B> feed_forward;
 
     struct Cache {
-      typename AttentionBlock<B>::Cache attention;
+      typename FilteredAttention<B>::Cache attention;
       typename FeedForward<B>::Cache feed_forward;
     };
   };
@@ -58,8 +60,12 @@ class TransformerEncoder {
                                      .probability_dropout = options.attention_dropout,
                                      .epsilon = options.epsilon,
                                      .mask = options.mask};
+    const FilterOptions filter{.max_length = options.max_length,
+                               .frequencies = options.filter_frequencies,
+                               .dropout = options.dropout,
+                               .epsilon = options.epsilon};
     for (Index i = 0; i < options.layers; ++i) {
-      layers_.push_back({AttentionBlock<B>(backend, options.hidden, attention),
+      layers_.push_back({FilteredAttention<B>(backend, options.hidden, attention, options.filter_share, filter),
                          FeedForward<B>(backend, options.hidden, options.dropout, options.epsilon)});
     }
     std::uint32_t which = 1;  // 0 draws the item table
@@ -117,7 +123,7 @@ class TransformerEncoder {
     visitor("position_embeddings.weight", MatrixView(self.positions_.view()), 2);
     for (std::size_t i = 0; i < self.layers_.size(); ++i) {
       const std::string layer = "item_encoder.layer." + std::to_string(i) + ".";
-      AttentionBlock<B>::visit_parameters(self.layers_[i].attention, scoped(layer + "attention.", visitor));
+      FilteredAttention<B>::visit_parameters(self.layers_[i].attention, scoped(layer + "attention.", visitor));
       FeedForward<B>::visit_parameters(self.layers_[i].feed_forward, scoped(layer + "intermediate.", visitor));
     }
     LayerNorm<B>::visit_parameters(self.norm_, scoped("LayerNorm.", visitor));
@@ -142,11 +148,13 @@ class TransformerEncoder {
     }
   }
 
-  static constexpr std::uint32_t sites_per_layer = 3;
+  static constexpr std::uint32_t sites_per_layer = FilteredAttention<B>::sites + 1;
   static std::uint32_t attention_site(std::size_t layer) {
     return 1 + sites_per_layer * static_cast<std::uint32_t>(layer);
   }
-  static std::uint32_t feed_forward_site(std::size_t layer) { return attention_site(layer) + 2; }
+  static std::uint32_t feed_forward_site(std::size_t layer) {
+    return attention_site(layer) + FilteredAttention<B>::sites;
+  }
   [[nodiscard]] DropoutMask embedding_mask(const Pass<B>& pass) const { return pass.dropout.mask(0, options_.dropout); }
 
   static const TransformerOptions& checked(const TransformerOptions& o) {

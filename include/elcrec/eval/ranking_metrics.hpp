@@ -14,6 +14,12 @@
 
 namespace elcrec {
 
+/// What a user whose item has this rank (0 is the best) adds to HR@k and NDCG@k.
+[[nodiscard]] inline double hit_gain(Index rank, int k) { return rank < k ? 1.0 : 0.0; }
+[[nodiscard]] inline double ndcg_gain(Index rank, int k) {
+  return rank < k ? 1.0 / std::log2(static_cast<double>(rank) + 2.0) : 0.0;
+}
+
 /// Hit rate, NDCG and mean reciprocal rank of next-item recommendation, where each user has one relevant item. With r_u
 /// the number of items ranked above it (0 is the best):
 /// HR@k = mean [r_u < k], NDCG@k = mean [r_u < k] / log2(r_u + 2), MRR = mean 1 / (r_u + 1).
@@ -42,12 +48,12 @@ class RankingMetrics {
   /// Any k, not only the cutoffs.
   [[nodiscard]] double hr(int k) const {
     check_cutoff(k);
-    return mean([k](Index rank) { return rank < k ? 1.0 : 0.0; });
+    return mean([k](Index rank) { return hit_gain(rank, k); });
   }
 
   [[nodiscard]] double ndcg(int k) const {
     check_cutoff(k);
-    return mean([k](Index rank) { return rank < k ? 1.0 / std::log2(static_cast<double>(rank) + 2.0) : 0.0; });
+    return mean([k](Index rank) { return ndcg_gain(rank, k); });
   }
 
   [[nodiscard]] double mrr() const {

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <string_view>
+#include <type_traits>
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/data/views.hpp"
@@ -15,13 +17,13 @@ enum class NextItemLoss {
   softmax  ///< cross entropy over all items: -log softmax(x·Eᵀ)[target]
 };
 
-/// The loss against one sampled negative for each target, averaged over the real positions, added to *loss; `weight`
+/// The loss against one sampled negative for each target of view V, averaged over the targets, added to *loss; `weight`
 /// times its gradients go to the step.
-template <class Step>
+template <class V = InputView, class Step>
 void evaluate_pairwise(Step& step, PairwiseLoss kind, double weight, double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
-  auto& input = step.template encoding<InputView>();
+  auto& input = step.template encoding<V>();
   const Index t = input.tokens.tokens();
   const double mean = 1.0 / static_cast<double>(std::max<Index>(1, input.tokens.target_count));
   const auto row_loss = step.memory().template matrix<T>(1, t);
@@ -37,20 +39,20 @@ void evaluate_pairwise(Step& step, PairwiseLoss kind, double weight, double* los
   step.add_item_rows({input.tokens.negatives, negative.flat(), input.y});
 }
 
-/// Predicts the next item at every position of the input, by the loss that the type names.
-template <NextItemLoss Loss>
+/// Predicts the next item at every target of view V, by the loss that the type names.
+template <NextItemLoss Loss, class V = InputView>
 struct NextItemBy {
-  using Views = TypeList<InputView>;
+  using Views = TypeList<V>;
   static constexpr std::string_view name = "next_item";
 
   double weight = 1.0;
 
   void evaluate(auto& step) const {
     if constexpr (Loss == NextItemLoss::softmax) {
-      evaluate_full_softmax<InputView>(step, weight, step.loss(*this));
+      evaluate_full_softmax<V>(step, weight, step.loss(*this));
     } else {
       constexpr PairwiseLoss kind = Loss == NextItemLoss::bce ? PairwiseLoss::bce : PairwiseLoss::bpr;
-      evaluate_pairwise(step, kind, weight, step.loss(*this));
+      evaluate_pairwise<V>(step, kind, weight, step.loss(*this));
     }
   }
 };
@@ -59,22 +61,44 @@ using NextItemBce = NextItemBy<NextItemLoss::bce>;
 using NextItemBpr = NextItemBy<NextItemLoss::bpr>;
 using NextItemSoftmax = NextItemBy<NextItemLoss::softmax>;
 
-/// The same, by a loss that is chosen at run time.
+/// What the encoder has seen where it predicts the next item.
+enum class NextItemSamples {
+  positions,  ///< every position of the input: needs a causal encoder
+  prefixes    ///< every prefix of the input as a sequence of its own, at its last position
+};
+
+/// The same, by a loss and on samples that are chosen at run time.
 struct NextItem {
-  using Views = TypeList<InputView>;
+  using Views = TypeList<InputView, PrefixView>;
   static constexpr std::string_view name = "next_item";
 
   double weight = 1.0;
   NextItemLoss loss = NextItemLoss::bce;
+  NextItemSamples samples = NextItemSamples::positions;
+
+  template <class V>
+  [[nodiscard]] bool reads() const {
+    return std::is_same_v<V, PrefixView> == (samples == NextItemSamples::prefixes);
+  }
 
   void evaluate(auto& step) const {
+    if (samples == NextItemSamples::positions) {
+      evaluate_on<InputView>(step);
+    } else {
+      evaluate_on<PrefixView>(step);
+    }
+  }
+
+ private:
+  template <class V>
+  void evaluate_on(auto& step) const {
     switch (loss) {
       case NextItemLoss::bce:
-        return evaluate_pairwise(step, PairwiseLoss::bce, weight, step.loss(*this));
+        return evaluate_pairwise<V>(step, PairwiseLoss::bce, weight, step.loss(*this));
       case NextItemLoss::bpr:
-        return evaluate_pairwise(step, PairwiseLoss::bpr, weight, step.loss(*this));
+        return evaluate_pairwise<V>(step, PairwiseLoss::bpr, weight, step.loss(*this));
       case NextItemLoss::softmax:
-        return evaluate_full_softmax<InputView>(step, weight, step.loss(*this));
+        return evaluate_full_softmax<V>(step, weight, step.loss(*this));
     }
   }
 };

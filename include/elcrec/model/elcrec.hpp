@@ -9,6 +9,7 @@
 #include "elcrec/loss/cluster_loss.hpp"
 #include "elcrec/loss/intent_contrastive.hpp"
 #include "elcrec/loss/next_item.hpp"
+#include "elcrec/loss/twin_contrast.hpp"
 #include "elcrec/model/elcrec_options.hpp"
 #include "elcrec/model/sequential_model.hpp"
 
@@ -17,13 +18,14 @@ namespace elcrec {
 /// ELCRec (Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation", NeurIPS 2024): SASRec's
 /// encoder, learnable intents, next-item loss, intent-assisted contrast on two levels, cluster loss. The terms are
 /// evaluated in the order of the released code: the sequence level still sees the centers where the optimizer left
-/// them, then they are projected.
+/// them, then they are projected. Beyond the paper, by options: other next-item losses and samples, a filter beside
+/// attention, contrast between prefixes of the same target.
 template <Backend B, Index Hidden = Dynamic, Index Intents = Dynamic>
 class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                                      SequenceContrast, ClusterLoss, IntentContrast> {
+                                      SequenceContrast, ClusterLoss, IntentContrast, TwinContrast> {
  public:
   using Base = SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                               SequenceContrast, ClusterLoss, IntentContrast>;
+                               SequenceContrast, ClusterLoss, IntentContrast, TwinContrast>;
 
   explicit ELCRec(const ELCRecOptions& o, const B& backend = B())
       : Base(backend, o.items,
@@ -33,7 +35,10 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                                             .heads = o.heads,
                                             .max_length = o.max_length,
                                             .dropout = o.dropout,
-                                            .attention_dropout = o.attention_dropout},
+                                            .attention_dropout = o.attention_dropout,
+                                            .mask = o.attention_mask,
+                                            .filter_share = o.filter_share,
+                                            .filter_frequencies = o.filter_frequencies},
                                            o.seed),
              LearnableClusters<Intents, Dynamic, B>(backend, o.intents,
                                                     pooled_columns(o.pooling, o.max_length, o.hidden), o.seed),
@@ -42,7 +47,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
     check(o);
     this->padding = o.padding;
     this->objectives = {
-        NextItem{.weight = o.next_item_weight, .loss = o.objective},
+        NextItem{.weight = o.next_item_weight, .loss = o.objective, .samples = o.samples},
         SequenceContrast{.weight = o.sequence_weight,
                          .temperature = o.temperature,
                          .prototype = o.prototype,
@@ -53,7 +58,10 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                        .temperature = o.temperature,
                        .pooling = o.pooling,
                        .mask_false_negatives = o.mask_false_negatives,
-                       .share_views = o.share_views}};
+                       .share_views = o.share_views},
+        TwinContrast{.weight = o.twin_weight, .temperature = o.twin_temperature, .cosine = o.twin_cosine}};
+    this->template view<PrefixView>().limit = o.prefix_limit;
+    this->template view<TwinView>().prefixes.limit = o.prefix_limit;
     this->template view<AugmentedPair<>>().augmentation =
         CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});
   }

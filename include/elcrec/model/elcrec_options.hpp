@@ -30,15 +30,23 @@ struct ELCRecOptions {
   Index intents = 256;
   double dropout = 0.5;
   double attention_dropout = 0.5;
+  AttentionMask attention_mask = AttentionMask::causal;
+  double filter_share = 0;       ///< of a low-pass filter beside attention (BSARec), in [0, 1)
+  Index filter_frequencies = 3;  ///< that it lets pass
   Padding padding = Padding::masked;
   std::uint64_t seed = 0;  ///< of the initial weights
 
   NextItemLoss objective = NextItemLoss::bce;
+  NextItemSamples samples = NextItemSamples::positions;
+  Index prefix_limit = 0;  ///< most prefixes of a user in a step; 0 for all
   double next_item_weight = 1.0;
   double sequence_weight = 0.1;  ///< of ICL at the sequence level
   double intent_weight = 0.1;    ///< of ICL at the intent level
   double trade_off = 0.1;        ///< α, of the cluster loss
   double temperature = 1.0;      ///< of both InfoNCE losses
+  double twin_weight = 0.0;      ///< of the contrast between prefixes with the same target
+  double twin_temperature = 1.0;
+  bool twin_cosine = false;
   Prototype prototype = Prototype::shift;
   Pooling pooling = Pooling::mean;
   CenterPairs center_pairs = CenterPairs::all;
@@ -60,14 +68,24 @@ void visit_options(auto& o, auto&& visitor) {
   visitor("intents", o.intents, "intents K");
   visitor("dropout", o.dropout, "dropout on embeddings and block outputs");
   visitor("attention_dropout", o.attention_dropout, "dropout on attention probabilities");
+  visitor("attention_mask", o.attention_mask,
+          "a position attends to those before it (causal) or to all (bidirectional)");
+  visitor("filter_share", o.filter_share, "share of a low-pass filter beside attention; needs samples = prefixes");
+  visitor("filter_frequencies", o.filter_frequencies, "frequencies that the filter lets pass");
   visitor("padding", o.padding, "paper (padding takes part, as in the released code) or masked (real tokens only)");
   visitor("seed", o.seed, "seed of weights, batches, views, negatives and dropout");
   visitor("objective", o.objective, "next-item loss: bce (sampled, the paper's), bpr, or softmax over all items");
+  visitor("samples", o.samples,
+          "the next item is predicted at all positions of an input, or after each of its prefixes");
+  visitor("prefix_limit", o.prefix_limit, "most prefixes of a user in a step, drawn anew each time; 0 for all");
   visitor("next_item_weight", o.next_item_weight, "weight of the next-item loss");
   visitor("sequence_weight", o.sequence_weight, "weight of the sequence-level contrast");
   visitor("intent_weight", o.intent_weight, "weight of the intent-level contrast");
   visitor("trade_off", o.trade_off, "weight of the cluster loss (the paper's alpha)");
   visitor("temperature", o.temperature, "temperature of both contrasts");
+  visitor("twin_weight", o.twin_weight, "weight of the contrast between prefixes with the same target");
+  visitor("twin_temperature", o.twin_temperature, "temperature of that contrast");
+  visitor("twin_cosine", o.twin_cosine, "similarities of that contrast are cosines, not dot products");
   visitor("prototype", o.prototype, "how a view joins its center: shift or concat");
   visitor("pooling", o.pooling, "user embedding: mean or concat of positions");
   visitor("center_pairs", o.center_pairs, "pairs of centers that repel are counted as all (K^2) or distinct (K(K-1))");
@@ -84,6 +102,10 @@ template <class E>
 inline constexpr auto names_of = nullptr;
 template <>
 inline constexpr std::array<std::string_view, 2> names_of<Padding>{"paper", "masked"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<AttentionMask>{"causal", "bidirectional"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<NextItemSamples>{"positions", "prefixes"};
 template <>
 inline constexpr std::array<std::string_view, 3> names_of<NextItemLoss>{"bce", "bpr", "softmax"};
 template <>
@@ -133,15 +155,24 @@ void from_text(std::string_view option, std::string_view text, T& value) {
   }
 }
 
-/// Throws ArgumentError for weights and ratios outside their range. Sizes are checked by the parts that use them.
+/// Throws ArgumentError for weights and ratios outside their range, and for an encoder that would see the items that it
+/// is to predict. Sizes are checked by the parts that use them.
 inline void check(const ELCRecOptions& o) {
-  require(o.temperature > 0, "temperature: found ", o.temperature, ", expected a positive number");
+  for (const auto& [name, temperature] :
+       {std::pair{"temperature", o.temperature}, {"twin_temperature", o.twin_temperature}}) {
+    require(temperature > 0, name, ": found ", temperature, ", expected a positive number");
+  }
   for (const auto& [name, weight] : {std::pair{"next_item_weight", o.next_item_weight},
                                      {"sequence_weight", o.sequence_weight},
                                      {"intent_weight", o.intent_weight},
-                                     {"trade_off", o.trade_off}}) {
+                                     {"trade_off", o.trade_off},
+                                     {"twin_weight", o.twin_weight}}) {
     require(weight >= 0 && weight < 1e9, name, ": found ", weight, ", expected 0 or more");
   }
+  const bool causal = o.attention_mask == AttentionMask::causal && o.filter_share == 0;
+  require(
+      causal || o.samples == NextItemSamples::prefixes,
+      "samples: found positions with a filter or bidirectional attention, which see what follows; expected prefixes");
   for (const auto& [name, ratio] : {std::pair{"crop", o.crop}, {"mask", o.mask}, {"reorder", o.reorder}}) {
     require(ratio >= 0 && ratio <= 1, name, ": found ", ratio, ", expected a share in [0, 1]");
   }

@@ -163,6 +163,9 @@ class Trainer {
     return {end, progress_.epoch, progress_.best_epoch, progress_.best_ndcg};
   }
 
+  /// Epochs finished, those before a resumption included.
+  [[nodiscard]] Index epoch() const { return progress_.epoch; }
+
   /// Writes the checkpoint now: the best weights as the model, and under `training.` all that resume needs.
   void save(const LeaveOneOut& split) {
     if (options_.checkpoint.empty()) {

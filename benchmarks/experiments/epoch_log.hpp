@@ -1,0 +1,113 @@
+#pragma once
+
+#include <algorithm>
+#include <array>
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <filesystem>
+#include <fstream>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "run.hpp"
+
+namespace experiments {
+
+/// What a run leaves behind after every epoch, so that its row can be written after an interruption: losses, validation
+/// metrics, times. A file of JSON lines.
+class EpochLog {
+ public:
+  /// Continues after `finished` epochs; later lines come from epochs that no checkpoint holds, and are dropped.
+  EpochLog(const std::filesystem::path& path, Index finished) : path_(path) {
+    if (finished > 0) {
+      std::ifstream in(path);
+      for (std::string line; std::getline(in, line);) {
+        auto json = ordered_json::parse(line);
+        if (json.at("epoch") <= finished) {
+          lines_.push_back(std::move(json));
+        }
+      }
+    }
+    std::ofstream out(path, std::ios::trunc);
+    for (const auto& line : lines_) {
+      out << line.dump() << '\n';
+    }
+  }
+
+  void operator()(const elcrec::EpochReport& report) {
+    ordered_json line{{"epoch", report.epoch}, {"loss", report.losses.total}};
+    for (const auto& [name, value] : report.losses.terms) {
+      line[name] = value;
+    }
+    line["HR@5"] = report.valid.hr(5);
+    line["NDCG@20"] = report.valid.ndcg(20);
+    line["seconds"] = report.train_seconds;
+    line["cpu_seconds"] = cpu_seconds_since_last_line();
+    line["rss_mb"] = elcrec::resident_megabytes();
+    add(std::move(line));
+  }
+
+  /// The epoch that was broken off: its CPU time counts too.
+  void interrupted(Index finished) {
+    add({{"epoch", finished}, {"interrupted", true}, {"cpu_seconds", cpu_seconds_since_last_line()}});
+  }
+
+  /// Sum of a number over all lines that have it.
+  [[nodiscard]] double sum(const std::string& key) const {
+    double total = 0;
+    for (const auto& line : lines_) {
+      total += line.value(key, 0.0);
+    }
+    return total;
+  }
+
+  [[nodiscard]] double largest(const std::string& key) const {
+    double largest = 0;
+    for (const auto& line : lines_) {
+      largest = std::max(largest, line.value(key, 0.0));
+    }
+    return largest;
+  }
+
+  /// { "epoch": [...], "loss": [...], ... } with five significant digits.
+  [[nodiscard]] ordered_json curve() const {
+    ordered_json curve;
+    for (const auto& line : lines_) {
+      for (const auto& [key, value] : line.items()) {
+        const bool bookkeeping = key == "seconds" || key == "cpu_seconds" || key == "rss_mb";
+        if (!line.contains("interrupted") && !bookkeeping) {
+          curve[key].push_back(value.is_number_float() ? rounded(value) : value);
+        }
+      }
+    }
+    return curve;
+  }
+
+ private:
+  static ordered_json rounded(double value) {
+    std::array<char, 32> text{};
+    std::snprintf(text.data(), text.size(), "%.5g", value);
+    return std::strtod(text.data(), nullptr);
+  }
+
+  double cpu_seconds_since_last_line() {
+    const std::clock_t now = std::clock();
+    return static_cast<double>(now - std::exchange(last_, now)) / CLOCKS_PER_SEC;
+  }
+
+  void add(ordered_json line) {
+    std::ofstream out(path_, std::ios::app);
+    out << line.dump() << std::endl;
+    elcrec::require<elcrec::FileError>(out.good(), path_.string(),
+                                       ": could not be written, expected room for another line");
+    lines_.push_back(std::move(line));
+  }
+
+  std::filesystem::path path_;
+  std::vector<ordered_json> lines_;
+  std::clock_t last_ = std::clock();
+};
+
+}  // namespace experiments

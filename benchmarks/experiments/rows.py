@@ -1,0 +1,73 @@
+"""The finished runs of benchmarks/results and the planned ones of the grids, by name."""
+import json
+import statistics
+from dataclasses import dataclass
+from pathlib import Path
+
+METRICS = ("HR@5", "NDCG@5", "HR@20", "NDCG@20")
+
+
+def read_lines(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What a grid asks for: the name of a run."""
+
+    experiment: str
+    dataset: str
+    variant: str
+    seed: int
+
+
+def planned_runs(grid: Path) -> list[Planned]:
+    runs = []
+    for experiment in json.loads(grid.read_text())["experiments"]:
+        labels = [f" {option}={value}" for option, values in experiment.get("sweep", {}).items() for value in values]
+        runs += [
+            Planned(experiment["name"], dataset, variant + label, seed)
+            for label in labels or [""]
+            for dataset in experiment["datasets"]
+            for seed in experiment["seeds"]
+            for variant in experiment["variants"]
+        ]
+    return list(dict.fromkeys(runs))
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A metric over seeds."""
+
+    values: tuple[float, ...]
+
+    @property
+    def mean(self) -> float:
+        return statistics.fmean(self.values)
+
+    @property
+    def spread(self) -> float:
+        return statistics.stdev(self.values) if len(self.values) > 1 else 0.0
+
+
+class Rows:
+    """Finished runs; of several under one name the last counts."""
+
+    def __init__(self, path: Path):
+        self._rows = {(r["experiment"], r["dataset"], r["variant"], r["seed"]): r for r in read_lines(path)}
+
+    def __contains__(self, run: Planned) -> bool:
+        return (run.experiment, run.dataset, run.variant, run.seed) in self._rows
+
+    def of(self, experiment: str, dataset: str, variant: str) -> list[dict]:
+        """One for each seed that came to an end with metrics."""
+        return [row for (e, d, v, _), row in sorted(self._rows.items())
+                if (e, d, v) == (experiment, dataset, variant) and "diverged" not in row]
+
+    def diverged(self) -> list[dict]:
+        return [row for row in self._rows.values() if "diverged" in row]
+
+    def figure(self, experiment: str, dataset: str, variant: str, metric: str, split="test", protocol="paper"):
+        """None where nothing has been run."""
+        found = self.of(experiment, dataset, variant)
+        return Figure(tuple(row[split][protocol][metric] for row in found)) if found else None
