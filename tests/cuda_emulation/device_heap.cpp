@@ -13,6 +13,8 @@
 #define ASAN_UNPOISON_MEMORY_REGION(address, bytes) ((void)(address), (void)(bytes))
 #endif
 
+#include "elcrec/core/error.hpp"
+
 namespace cuda_emulation {
 
 namespace {

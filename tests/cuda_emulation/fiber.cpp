@@ -15,6 +15,7 @@
 #endif
 #endif
 #ifdef CUDA_EMULATION_ASAN
+#include <sanitizer/asan_interface.h>
 #include <sanitizer/common_interface_defs.h>
 #endif
 
@@ -39,11 +40,13 @@ void leave_for(void** mine, const void* stack, std::size_t bytes) {
   __sanitizer_start_switch_fiber(mine, stack, bytes);
 }
 void arrive(void* mine, const void** from, std::size_t* bytes) { __sanitizer_finish_switch_fiber(mine, from, bytes); }
+void forget(const void* stack) { __asan_unpoison_memory_region(stack, stack_bytes); }
 #else
 const void* outside_stack = nullptr;
 std::size_t outside_bytes = 0;
 void leave_for(void**, const void*, std::size_t) {}
 void arrive(void*, const void**, std::size_t*) {}
+void forget(const void*) {}
 #endif
 
 }  // namespace
@@ -128,6 +131,7 @@ Fiber::Fiber() {
 
 Fiber::~Fiber() {
   delete_state(state_);
+  forget(stack_);  // it may be in the middle of something
   munmap(stack_ - guard_bytes, stack_bytes + guard_bytes);
 }
 

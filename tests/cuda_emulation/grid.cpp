@@ -5,6 +5,8 @@
 #include <cstdlib>
 #include <memory>
 #include <optional>
+#include <ostream>
+#include <string_view>
 #include <vector>
 
 #include <cxxabi.h>
@@ -26,11 +28,20 @@ using elcrec::message;
 constexpr unsigned warp = 32;
 constexpr unsigned named_barriers = 16;
 
-std::string text(const Site& site) {
-  const std::string file = site.file_name();
-  return message(file.substr(file.rfind('/') + 1), ":", site.line());
-}
-std::string text(uint3 i) { return message("(", i.x, ", ", i.y, ", ", i.z, ")"); }
+// How places and threads are written. They own nothing: what a thread that fails has on its stack is never destroyed.
+struct Place {
+  const Site& site;
+  friend std::ostream& operator<<(std::ostream& out, const Place& p) {
+    const std::string_view file = p.site.file_name();
+    return out << file.substr(file.rfind('/') + 1) << ":" << p.site.line();
+  }
+};
+struct Number {
+  uint3 i;
+  friend std::ostream& operator<<(std::ostream& out, const Number& n) {
+    return out << "(" << n.i.x << ", " << n.i.y << ", " << n.i.z << ")";
+  }
+};
 bool same(const Site& a, const Site& b) { return a.line() == b.line() && a.column() == b.column(); }
 
 /// A thread of the running block.
@@ -97,8 +108,8 @@ class Block {
     self.barrier = id;
     self.site = site;
     if (b.expected != expected) {
-      fail(message("barrier ", id, " at ", text(site), " waits for ", expected, " threads, where others wait for ",
-                   b.expected));
+      fail("barrier ", id, " at ", Place{site}, " waits for ", expected, " threads, where others wait for ",
+           b.expected);
     }
     if (++b.arrived == expected) {
       b.arrived = 0;
@@ -106,8 +117,8 @@ class Block {
         Thread& t = *threads_[i];
         if (t.state == Thread::State::at_barrier && t.barrier == id) {
           if (id == 0 && !same(t.site, site)) {
-            fail(message("divergent barrier: thread ", text(t.index), " waits at ", text(t.site), ", thread ",
-                         text(self.index), " at ", text(site)));
+            fail("divergent barrier: thread ", Number{t.index}, " waits at ", Place{t.site}, ", thread ",
+                 Number{self.index}, " at ", Place{site});
           }
           t.state = Thread::State::ready;
         }
@@ -123,7 +134,7 @@ class Block {
     // Lanes that the block does not have count as absent.
     mask &= lanes == warp ? 0xFFFFFFFFU : (1U << lanes) - 1;
     if ((mask >> (number_ - first) & 1U) == 0) {
-      fail(message("warp operation at ", text(site), ": the thread is not in its own mask"));
+      fail("warp operation at ", Place{site}, ": the thread is not in its own mask");
     }
     self.state = Thread::State::at_warp;
     self.mask = mask;
@@ -141,8 +152,8 @@ class Block {
         return self.result;
       }
       if (t.state != Thread::State::at_warp || t.mask != mask || !same(t.site, site)) {
-        fail(message("divergent warp operation at ", text(site), ": thread ", text(t.index), " of the mask ",
-                     t.state == Thread::State::done ? "has ended" : message("is at ", text(t.site))));
+        fail("divergent warp operation at ", Place{site}, ": thread ", Number{t.index}, " of the mask ",
+             t.state == Thread::State::done ? "has ended after " : "is at ", Place{t.site});
       }
       nonzero |= t.value != 0 ? 1U << lane : 0;
     }
@@ -150,7 +161,7 @@ class Block {
       if ((mask >> lane & 1U) != 0) {
         Thread& t = *threads_[first + lane];
         if ((mask >> t.source & 1U) == 0 || t.source >= lanes) {
-          fail(message("shuffle at ", text(site), " reads lane ", t.source, ", which is not in the mask"));
+          fail("shuffle at ", Place{site}, " reads lane ", t.source, ", which is not in the mask");
         }
         t.result = {threads_[first + t.source]->value, nonzero};
         t.state = Thread::State::ready;
@@ -182,6 +193,7 @@ class Block {
     for (unsigned i = 0; i < count_; ++i) {
       Thread& t = *threads_[i];
       t.state = Thread::State::ready;
+      t.site = Site();
       t.index = {i % blockDim.x, i / blockDim.x % blockDim.y, i / blockDim.x / blockDim.y};
       t.fiber.start(kernel.function);
     }
@@ -204,8 +216,9 @@ class Block {
   }
 
   /// Ends the kernel. From a thread.
-  [[noreturn]] void fail(const std::string& why) {
-    error_ = message(why, "; ", running_thread());
+  template <class... Parts>
+  [[noreturn]] void fail(const Parts&... why) {
+    error_ = message(why..., "; ", running_thread());
     Fiber::pause();
     std::abort();  // a failed block is not resumed
   }
@@ -217,9 +230,9 @@ class Block {
     for (unsigned i = 0; i < count_; ++i) {
       const Thread& t = *threads_[i];
       if (t.state == Thread::State::done) {
-        ended = message("thread ", text(t.index), " has ended");
+        ended = message("thread ", Number{t.index}, " has ended");
       } else if (waiting.empty() || t.state == Thread::State::at_barrier) {
-        waiting = message("thread ", text(t.index), " waits at ", text(t.site));
+        waiting = message("thread ", Number{t.index}, " waits at ", Place{t.site});
       }
     }
     current_ = nullptr;
@@ -281,7 +294,7 @@ void run_grid(const Kernel& kernel) {
 
 std::string running_thread() {
   return the_block().running()
-             ? message(demangled(kernel_name), ", block ", text(blockIdx), ", thread ", text(threadIdx))
+             ? message(demangled(kernel_name), ", block ", Number{blockIdx}, ", thread ", Number{threadIdx})
              : std::string();
 }
 

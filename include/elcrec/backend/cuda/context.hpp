@@ -122,7 +122,7 @@ class Context {
     int count = 0;
     const cudaError_t status = cudaGetDeviceCount(&count);
     require<CudaError>(status != cudaErrorInsufficientDriver,
-                       "CUDA: found a driver that is older than this program's CUDA runtime, expected a newer driver");
+                       "CUDA: found no driver, or one older than this program's CUDA runtime; expected a newer driver");
     require<CudaError>(status != cudaErrorNoDevice && !(status == cudaSuccess && count == 0),
                        "CUDA: found no device, expected at least one");
     check(status, "cudaGetDeviceCount");
