@@ -265,7 +265,7 @@ class TrainingPass {
     for (Index s = 0; s < count; ++s) {
       const Index until = s + 1 == count ? t : (s + 1) * t / count;
       Index last = first;
-      while (last < host.sequences() && (host.end(last) <= until || s + 1 == count)) {
+      while (last < host.sequences() && (host.host_begin(last + 1) <= until || s + 1 == count)) {
         ++last;
       }
       e.slices.push_back(slice_of(host, first, last));
@@ -275,7 +275,7 @@ class TrainingPass {
   }
 
   static Slice slice_of(const TokenView& batch, Index first, Index last) {
-    return {first, last, batch.begin(first), batch.begin(last), batch.subrange(first, last)};
+    return {first, last, batch.host_begin(first), batch.host_begin(last), batch.subrange(first, last)};
   }
 
   /// Runs of whole sequences of about Backend::shard_tokens() tokens.
@@ -283,7 +283,7 @@ class TrainingPass {
     std::vector<typename Encoding::Shard> shards;
     while (first < last) {
       Index end = first + 1;
-      while (end < last && batch.end(end) - batch.begin(first) <= backend_.shard_tokens()) {
+      while (end < last && batch.host_begin(end + 1) - batch.host_begin(first) <= backend_.shard_tokens()) {
         ++end;
       }
       shards.push_back({slice_of(batch, first, end), {}});
