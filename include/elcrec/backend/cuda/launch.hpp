@@ -14,7 +14,9 @@
 
 /// The only way to a kernel. A kernel is a functor: its members are the arguments, `__device__ void operator()() const`
 /// is what every thread runs. A kernel that is never launched with blocks of more than n threads may say so by
-/// `static constexpr int max_threads = n`, which leaves more registers to each.
+/// `static constexpr int max_threads = n`, which leaves more registers to each, and by `static constexpr int
+/// min_blocks` how many blocks an SM should hold at once: without it the compiler may spill registers for more than
+/// that.
 namespace elcrec::cuda {
 
 struct Grid {
@@ -42,13 +44,22 @@ consteval int thread_limit() {
   }
 }
 
+template <class Kernel>
+consteval int least_blocks() {
+  if constexpr (requires { Kernel::min_blocks; }) {
+    return Kernel::min_blocks;
+  } else {
+    return 0;  // the compiler's choice
+  }
+}
+
 /// Blocks of `size` that cover `count`.
 [[nodiscard]] constexpr Index blocks_for(Index count, Index size) { return (count + size - 1) / size; }
 
 #ifdef __CUDACC__
 
 template <class Kernel>
-__global__ void __launch_bounds__(thread_limit<Kernel>()) run(const Kernel kernel) {
+__global__ void __launch_bounds__(thread_limit<Kernel>(), least_blocks<Kernel>()) run(const Kernel kernel) {
   kernel();
 }
 

@@ -217,6 +217,7 @@ struct AttentionKernel {
   using Tiles = AttentionTiles<T, Fixed>;
   using Weights = typename Tiles::Weights;
   static constexpr int max_threads = Tiles::warps_of_block * warp_size;
+  static constexpr int min_blocks = 4;  // 128 registers
 
   Tiles tiles;
   DeviceTokens tokens;
@@ -314,6 +315,7 @@ struct AttentionBackwardKernel {
   using Tiles = AttentionTiles<T, Fixed>;
   using Weights = typename Tiles::Weights;
   static constexpr int max_threads = Tiles::warps_of_block * warp_size;
+  static constexpr int min_blocks = 4;  // 128 registers
 
   Tiles tiles;
   DeviceTokens tokens;
