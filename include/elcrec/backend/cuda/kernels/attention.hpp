@@ -17,9 +17,9 @@
 ///             dq_i = Σ_j ds_ij k_j, dk_j = Σ_i ds_ij q_i, dv_j = Σ_i p_ij m_ij dc_i
 ///
 /// A token of a sequence of n (float): forward reads 12 D bytes and writes 4 D + 4 H n for context and p, 4 n D
-/// operations; backward reads 16 D + 4 H n twice, writes 12 D, 10 n D operations (dp is computed again rather than kept
-/// for the second half). Causal: half of the operations. At n = 50, D = 64, H = 2: 1.4 KB and 12.8 kFLOP forward, 2.6
-/// KB and 32 kFLOP backward; so H100 and A100 are bound by memory and arithmetic about alike.
+/// operations; backward reads 16 D + 4 H n (and most of it again, from L2) and writes 12 D, 10 n D operations: dp is
+/// computed again rather than kept for its second half. Causal: half of the operations. At n = 50, D = 64, H = 2: 1.4
+/// KB and 12.8 kFLOP forward, 2.2 KB and 32 kFLOP backward, so bound by memory and arithmetic about alike.
 ///
 /// A block of 4 warps takes a (sequence, head). Two operands stand in shared memory, row by row: keys and values; in
 /// the backward pass values and keys for the gradient of queries, then context gradients and queries for that of keys
@@ -253,6 +253,7 @@ struct AttentionKernel {
           weights[j] = tiles.multiply(tile.row(j), queries);
         }
       });
+      __syncwarp();  // lanes take the keys of tiles otherwise than those of the sequence
       softmax(keys, begin, s, h, i0, limit, weights);
       __syncwarp();
       typename Tiles::Sums sums;
@@ -374,6 +375,7 @@ struct AttentionBackwardKernel {
           weights[j] = dp;
         }
       });
+      __syncwarp();  // lanes take the keys of tiles otherwise than those of the sequence
       Tiles::each_row([&](int r) {
         mean[r] = warp_sum(mean[r]);
         if (lane() == r && i0 + r < n) {
