@@ -15,6 +15,9 @@
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/backend/reference.hpp"
 #include "support.hpp"
+#ifdef ELCREC_TEST_CUDA
+#include "elcrec/backend/cuda.hpp"
+#endif
 
 namespace el = elcrec;
 using el::AttentionMask;
@@ -27,8 +30,12 @@ using el::test::random_batch;
 using el::test::to_device;
 using el::test::to_host;
 
-/// A new backend is added here.
+/// A new backend is added here. Compiled once more against the CUDA backend.
+#ifdef ELCREC_TEST_CUDA
+#define EVERY_BACKEND el::BasicCuda<float>, el::BasicCuda<double>
+#else
 #define EVERY_BACKEND el::BasicCpu<float>, el::BasicCpu<double>, el::BasicReference<float>
+#endif
 
 namespace {
 
@@ -153,9 +160,14 @@ struct Suite {
   }
 
   [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnReference) const { return batch.view(); }
-  [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnBackend) const {
-    return backend.stage(batch.view());
+  [[nodiscard]] el::TokenView tokens(const el::TokenBatch& batch, OnBackend) {
+    staging_.finished();
+    staging_.upload(batch.view());
+    return staging_.view();
   }
+
+ private:
+  typename B::Staging staging_{backend};
 };
 
 template <class Lane>
@@ -965,8 +977,13 @@ void check_parallel(const B& backend) {
 
 }  // namespace
 
-TEST_CASE("parallel loops visit every index once and pass exceptions on") {
-  check_parallel(el::Reference());
+TEST_CASE_TEMPLATE("parallel loops visit every index once and pass exceptions on", B, EVERY_BACKEND) {
+  check_parallel(B());
+}
+
+#ifndef ELCREC_TEST_CUDA  // what is the CPU backend's alone
+
+TEST_CASE("any number of threads visits every index once") {
   for (const Index threads : {1, 2, 3, 5}) {
     const el::Cpu backend({.threads = threads});
     CHECK(backend.threads() == threads);
@@ -1062,27 +1079,27 @@ TEST_CASE("simd::normal_cdf is within 3e-7") {
   CHECK(worst_bell <= 1e-7);
 }
 
-TEST_CASE("items equal to the target do not rank above it, whatever block they stand in") {
+#endif
+
+TEST_CASE_TEMPLATE("items equal to the target do not rank above it, whatever block they stand in", B, EVERY_BACKEND) {
+  using T = typename B::Scalar;
   constexpr Index users = 5;
   constexpr Index items = 1500;
   constexpr Index d = 64;
-  el::Cpu::Lane lane;
-  el::RandomEngine random({3, 1, 4});
-  std::vector<float> queries(users * d);
-  std::vector<float> row(d);
-  for (auto* values : {&queries, &row}) {
-    for (auto& v : *values) {
-      v = static_cast<float>(random.normal());
-    }
-  }
-  std::vector<float> table;
+  const B backend;
+  const auto queries = el::test::random_matrix(backend, 3, users, d);
+  const auto row = el::test::random_values(4, d);
+  std::vector<T> values;
   for (Index v = 0; v < items; ++v) {
-    table.insert(table.end(), row.begin(), row.end());
+    values.insert(values.end(), row.begin(), row.end());
   }
-  const std::vector<el::ItemId> targets{1, 500, 512, 1023, 1499};
-  const std::vector<std::int32_t> offsets(users + 1, 0);
-  std::vector<Index> ranks(users);
-  lane.rank_targets({.first = 1, .last = items}, {queries.data(), users, d}, {table.data(), items, d}, targets, offsets,
-                    {}, ranks);
-  CHECK(ranks == std::vector<Index>(users, 0));
+  const auto table = to_device(backend, values);
+  const auto targets = to_device(backend, std::vector<el::ItemId>{1, 500, 512, 1023, 1499});
+  const auto offsets = to_device(backend, std::vector<std::int32_t>(users + 1, 0));
+  auto ranks = to_device(backend, std::vector<Index>(users, -1));
+  backend.parallel_for(1, [&](auto& lane, Index) {
+    lane.rank_targets({.first = 1, .last = items}, queries.view(), {table.data(), items, d}, {targets.data(), users},
+                      {offsets.data(), users + 1}, {}, {ranks.data(), users});
+  });
+  CHECK(to_host<Index>(backend, std::span<const Index>(ranks.data(), users)) == std::vector<Index>(users, 0));
 }

@@ -308,6 +308,14 @@ cudaError_t cudaFreeHost(void* memory) {
   std::free(memory);
   return cudaSuccess;
 }
+cudaError_t cudaPointerGetAttributes(cudaPointerAttributes* attributes, const void* memory) {
+  const auto guard = lock();
+  *attributes = {device_heap().contains(memory) ? cudaMemoryTypeDevice
+                 : is_pinned(memory)            ? cudaMemoryTypeHost
+                                                : cudaMemoryTypeUnregistered,
+                 current_device};
+  return cudaSuccess;
+}
 cudaError_t cudaMemPoolCreate(cudaMemPool_t* pool, const cudaMemPoolProps* properties) {
   *pool = new CudaEmulationPool{properties->location.id};
   return cudaSuccess;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <span>
 #include <vector>
@@ -36,25 +37,41 @@ enum class ScoreTable {
 
 /// Answers "what next, and which intent" from a trained model. Const and, but for recommend_batch, safe to call from
 /// any number of threads, each with a Scratch of its own; after a first call with the longest history and the largest k
-/// nothing is allocated. Refers to the model: keep it alive and do not train it meanwhile. Needs a backend in host
-/// memory.
+/// nothing is allocated. Refers to the model: keep it alive and do not train it meanwhile.
 template <class Model>
 class Recommender {
  public:
   using Scalar = typename Model::Scalar;
+  using Backend = typename Model::Backend;
+  using Lane = typename Model::Lane;
 
-  /// Working memory of one thread.
-  class Scratch {
-   private:
-    friend Recommender;
-    typename Model::Lane lane;
+ private:
+  /// Histories of a batch and what the ranking says about them, in host memory.
+  struct Request {
     TokenBatch batch;
     std::vector<ItemId> seen;
     std::vector<std::int32_t> offsets;
     std::vector<Scalar> scores;  // (U, k)
     std::vector<ItemId> items;   // (U, k)
     std::vector<Index> found;    // (U)
+    std::vector<ItemId> candidates;
+    std::vector<Scalar> rough;  // scores of the candidates
     std::vector<Recommendation> result;
+  };
+
+ public:
+  /// Working memory of one thread: on a device with a stream of its own.
+  class Scratch {
+   public:
+    Scratch() requires std::default_initializable<Lane>
+    = default;
+    explicit Scratch(const Backend& backend) : lane(backend.make_lane()) {}
+
+   private:
+    friend Recommender;
+    Lane lane;
+    Request request;
+    std::vector<Scalar> distances;  // (K) of intents
   };
 
   /// Working memory and results of recommend_batch.
@@ -67,7 +84,7 @@ class Recommender {
 
    private:
     friend Recommender;
-    std::vector<Scratch> parts;
+    std::vector<Request> parts;
     std::vector<Recommendation> result;  // (U, k)
     std::vector<Index> counts;
     Index k = 0;
@@ -76,17 +93,25 @@ class Recommender {
   explicit Recommender(const Model& model, ScoreTable table = ScoreTable::model) : model_(model) {
     if (table == ScoreTable::bfloat16) {
       const auto items = model.items();
-      half_items_.reserve(static_cast<std::size_t>(items.size()));
+      std::vector<Scalar> host(static_cast<std::size_t>(items.size()));
+      model.backend().template copy<Scalar>(items.flat(), std::span<Scalar>(host));
+      std::vector<BFloat16> half;
+      half.reserve(host.size());
       for (Index v = 0; v < items.rows(); ++v) {
         double square = 0;
-        for (Index c = 0; c < items.cols(); ++c) {
-          half_items_.emplace_back(static_cast<float>(items(v, c)));
-          square += static_cast<double>(items(v, c)) * static_cast<double>(items(v, c));
+        for (const Scalar e : slice(std::span<const Scalar>(host), v * items.cols(), (v + 1) * items.cols())) {
+          half.emplace_back(static_cast<float>(e));
+          square += static_cast<double>(e) * static_cast<double>(e);
         }
         largest_norm_ = std::max(largest_norm_, std::sqrt(square));
       }
+      half_items_ = model.backend().template allocate<BFloat16>(items.size());
+      model.backend().template copy<BFloat16>(half, std::span<BFloat16>(half_items_.data(), half.size()));
     }
   }
+
+  /// Working memory for a thread; where lanes need no backend, `Scratch scratch;` is the same.
+  [[nodiscard]] Scratch make_scratch() const { return Scratch(model_.backend()); }
 
   /// The k best items after `history` (rows of the item table, oldest first; only the last L count), best first, items
   /// of the history left out unless `repeat` is set. Valid until the scratch is used again. Throws ArgumentError for an
@@ -94,12 +119,13 @@ class Recommender {
   std::span<const Recommendation> recommend(std::span<const ItemId> history, Index k, Scratch& scratch,
                                             bool repeat = false) const {
     const Index wanted = checked(k);
-    start(Padding::masked, scratch);  // scores are the same under both paddings
-    add(history, scratch);
-    rank(scratch.lane, wanted, repeat, scratch);
-    scratch.result.resize(static_cast<std::size_t>(wanted));
-    write_results(scratch, wanted, scratch.result.data());
-    return slice(std::span<const Recommendation>(scratch.result), 0, scratch.found[0]);
+    Request& request = scratch.request;
+    start(Padding::masked, request);  // scores are the same under both paddings
+    add(history, request);
+    rank(scratch.lane, wanted, repeat, request);
+    request.result.resize(static_cast<std::size_t>(wanted));
+    write_results(request, wanted, request.result.data());
+    return slice(std::span<const Recommendation>(request.result), 0, request.found[0]);
   }
 
   /// The same for many histories at once, on the threads of the model's backend (so not from two threads at a time):
@@ -109,13 +135,16 @@ class Recommender {
                        bool repeat = false) const {
     const Index wanted = checked(k);
     const Index users = ssize(histories);
-    constexpr Index grain = 64;
+    const Index grain = model_.backend().encoded_sequences();
+    const Index tasks = (users + grain - 1) / grain;
     scratch.k = wanted;
     scratch.result.resize(static_cast<std::size_t>(users * wanted));
     scratch.counts.resize(static_cast<std::size_t>(users));
-    scratch.parts.resize(std::max(scratch.parts.size(), static_cast<std::size_t>((users + grain - 1) / grain)));
-    model_.backend().parallel_blocks(users, grain, [&](auto& lane, Index first, Index last) {
-      Scratch& part = scratch.parts[static_cast<std::size_t>(first / grain)];
+    scratch.parts.resize(std::max(scratch.parts.size(), static_cast<std::size_t>(tasks)));
+    model_.backend().parallel_for(tasks, [&](Lane& lane, Index task) {
+      const Index first = task * grain;
+      const Index last = std::min(users, first + grain);
+      Request& part = scratch.parts[static_cast<std::size_t>(task)];
       start(Padding::masked, part);
       for (Index u = first; u < last; ++u) {
         add(histories[static_cast<std::size_t>(u)], part);
@@ -129,26 +158,30 @@ class Recommender {
   /// The intent behind `history`; errors as for recommend. Padding is the model's own: it is part of what the centers
   /// were trained on.
   IntentMatch intent(std::span<const ItemId> history, Scratch& scratch) const requires Model::has_clusters {
-    start(model_.padding, scratch);
-    add(history, scratch);
+    start(model_.padding, scratch.request);
+    add(history, scratch.request);
     auto& lane = scratch.lane;
     const auto frame = lane.workspace().frame();
     const auto& clusters = model_.clusters;
-    const auto norm = lane.workspace().template matrix<Scalar>(1, 1);
+    const TokenView tokens = lane.stage(scratch.request.batch.view());
+    const auto norms = lane.workspace().template matrix<Scalar>(1, clusters.count());
     const auto user = lane.workspace().template matrix<Scalar>(1, clusters.hidden());
     if (clusters.hidden() == model_.hidden()) {
-      model_.encode_mean(lane, scratch.batch.view(), user);
+      model_.encode_mean(lane, tokens, user);
     } else {
-      model_.encode(lane, scratch.batch.view(), [&](auto x) { lane.concat_pool(scratch.batch.view(), x, user); });
+      model_.encode(lane, tokens, [&](auto x) { lane.concat_pool(tokens, x, user); });
     }
-    lane.normalize_rows(user, norm, user);
+    lane.normalize_rows(user, norms.slice_cols(0, 1), user);
+    // |c_j - h| as the norm of a row that normalize_rows writes beside it
+    const auto gaps = lane.workspace().template matrix<Scalar>(clusters.count(), clusters.hidden());
+    lane.normalize_rows(clusters.centers(), norms, gaps);
+    lane.add_row(Scalar(-1), user, gaps);
+    lane.normalize_rows(gaps, norms, gaps);
+    scratch.distances.resize(static_cast<std::size_t>(clusters.count()));
+    lane.read(std::span<const Scalar>(norms.flat()), std::span(scratch.distances));
     IntentMatch match{.distance = INFINITY, .runner_up_distance = INFINITY};
-    const auto center = lane.workspace().template matrix<Scalar>(1, clusters.hidden());
     for (Index j = 0; j < clusters.count(); ++j) {
-      lane.normalize_rows(clusters.centers().slice_rows(j, j + 1), norm, center);
-      lane.add_scaled(Scalar(-1), user, center);
-      lane.normalize_rows(center, norm, center);
-      const auto distance = static_cast<float>(norm(0, 0));
+      const auto distance = static_cast<float>(scratch.distances[static_cast<std::size_t>(j)]);
       if (distance < match.distance) {
         match = {j, distance, match.intent, match.distance};
       } else if (distance < match.runner_up_distance) {
@@ -166,96 +199,116 @@ class Recommender {
     return std::min(k, model_.item_count());
   }
 
-  void start(Padding padding, Scratch& scratch) const {
-    scratch.batch.start(model_.max_length(), padding);
-    scratch.seen.clear();
-    scratch.offsets.assign(1, 0);
+  void start(Padding padding, Request& request) const {
+    request.batch.start(model_.max_length(), padding);
+    request.seen.clear();
+    request.offsets.assign(1, 0);
   }
 
-  void add(std::span<const ItemId> history, Scratch& scratch) const {
+  void add(std::span<const ItemId> history, Request& request) const {
     require(!history.empty(), "history: found no items, expected at least one");
     for (const ItemId item : history) {
       require(item >= 1 && item <= model_.item_count(), "history: found item ", item, ", expected 1 to ",
               model_.item_count());
     }
-    scratch.batch.add(history);
-    scratch.seen.insert(scratch.seen.end(), history.begin(), history.end());
-    std::sort(scratch.seen.begin() + scratch.offsets.back(), scratch.seen.end());
-    scratch.offsets.push_back(static_cast<std::int32_t>(scratch.seen.size()));
+    request.batch.add(history);
+    request.seen.insert(request.seen.end(), history.begin(), history.end());
+    std::sort(request.seen.begin() + request.offsets.back(), request.seen.end());
+    request.offsets.push_back(static_cast<std::int32_t>(request.seen.size()));
   }
 
-  /// Encodes the batch and ranks the items: scores, items and found of the scratch.
-  void rank(typename Model::Lane& lane, Index k, bool repeat, Scratch& scratch) const {
-    const Index users = ssize(scratch.offsets) - 1;
-    scratch.scores.resize(static_cast<std::size_t>(users * k));
-    scratch.items.resize(static_cast<std::size_t>(users * k));
-    scratch.found.resize(static_cast<std::size_t>(users));
+  /// Encodes the batch and ranks the items: scores, items and found of the request.
+  void rank(Lane& lane, Index k, bool repeat, Request& request) const {
+    const Index users = static_cast<Index>(request.offsets.size()) - 1;
+    request.scores.resize(static_cast<std::size_t>(users * k));
+    request.items.resize(static_cast<std::size_t>(users * k));
+    request.found.resize(static_cast<std::size_t>(users));
     const auto frame = lane.workspace().frame();
     const auto queries = lane.workspace().template matrix<Scalar>(users, model_.hidden());
-    model_.encode_last(lane, scratch.batch.view(), queries);
+    model_.encode_last(lane, lane.stage(request.batch.view()), queries);
     const RankingRule rule{.seen = repeat ? RankingRule::Seen::keep : RankingRule::Seen::exclude,
                            .first = 1,
                            .last = static_cast<ItemId>(model_.item_count() + 1)};
-    if (users == 1 && !half_items_.empty()) {
-      rank_by_half(lane, rule, queries, k, scratch);
+    const auto offsets = lane.stage(std::span<const std::int32_t>(request.offsets));
+    const auto seen = lane.stage(std::span<const ItemId>(request.seen));
+    if (users == 1 && half_items_.size() > 0) {
+      rank_by_half(lane, rule, queries, offsets, seen, k, request);
     } else {
-      lane.top_k(rule, queries, model_.items(), scratch.offsets, scratch.seen,
-                 MatrixView<Scalar>(scratch.scores.data(), users, k), scratch.items, scratch.found);
+      top_k(lane, rule, queries, model_.items(), offsets, seen, request.scores, request.items, request.found);
     }
+  }
+
+  /// lane.top_k with results in host memory.
+  template <class Element>
+  static void top_k(Lane& lane, const RankingRule& rule, MatrixView<const Scalar> queries,
+                    MatrixView<const Element> table, std::span<const std::int32_t> offsets,
+                    std::span<const ItemId> seen, std::span<Scalar> scores, std::span<ItemId> items,
+                    std::span<Index> found) {
+    const auto frame = lane.workspace().frame();
+    const Index users = queries.rows();
+    const auto lane_scores = lane.workspace().template matrix<Scalar>(users, users == 0 ? 0 : ssize(scores) / users);
+    const auto lane_items = lane.workspace().template array<ItemId>(ssize(items));
+    const auto lane_found = lane.workspace().template array<Index>(ssize(found));
+    lane.top_k(rule, queries, table, offsets, seen, lane_scores, lane_items, lane_found);
+    lane.read(std::span<const Scalar>(lane_scores.flat()), scores);
+    lane.read(std::span<const ItemId>(lane_items), items);
+    lane.read(std::span<const Index>(lane_found), found);
   }
 
   /// The same for one user from the copy. A score in bfloat16 is off by at most `error` = 2^-9 |q| max|e| and the
   /// rounding of sums, so once the k-th best exact score among the candidates is farther than that above the score of
   /// the last candidate, no other item can be better; until then there are twice as many candidates.
-  void rank_by_half(typename Model::Lane& lane, const RankingRule& rule, MatrixView<const Scalar> query, Index k,
-                    Scratch& scratch) const {
+  void rank_by_half(Lane& lane, const RankingRule& rule, MatrixView<const Scalar> query,
+                    std::span<const std::int32_t> offsets, std::span<const ItemId> seen, Index k,
+                    Request& request) const {
     const auto items = model_.items();
     const MatrixView<const BFloat16> half(half_items_.data(), items.rows(), items.cols());
-    double square = 0;
-    lane.add_dot(1.0, query, query, &square);
-    const double error =
-        (std::ldexp(1.0, -9) + std::ldexp(static_cast<double>(items.cols()), -22)) * std::sqrt(square) * largest_norm_;
+    const auto length = lane.workspace().template matrix<Scalar>(1, 1);
+    const auto unused = lane.workspace().template matrix<Scalar>(1, items.cols());
+    lane.normalize_rows(query, length, unused);
+    Scalar norm = 0;
+    lane.read(std::span<const Scalar>(length.flat()), std::span(&norm, 1));
+    const double error = (std::ldexp(1.0, -9) + std::ldexp(static_cast<double>(items.cols()), -22)) *
+                         static_cast<double>(norm) * largest_norm_;
     constexpr Index margin = 8;
     constexpr Index group = 16;  // so that every score is computed alike
     for (Index wanted = (k + margin + group - 1) / group * group;; wanted *= 2) {
       const auto frame = lane.workspace().frame();
-      const auto candidates = lane.workspace().template array<ItemId>(wanted);
-      const auto rough = lane.workspace().template matrix<Scalar>(1, wanted);
+      request.candidates.resize(static_cast<std::size_t>(wanted));
+      request.rough.resize(static_cast<std::size_t>(wanted));
+      const std::span candidates(request.candidates);
       Index count = 0;
-      lane.top_k(rule, query, half, scratch.offsets, scratch.seen, rough, candidates, {&count, 1});
-      const auto chosen = slice(candidates, 0, count);
-      std::sort(chosen.begin(), chosen.end());  // equal scores: the lower id first
+      top_k(lane, rule, query, half, offsets, seen, request.rough, candidates, {&count, 1});
+      std::sort(candidates.begin(), candidates.begin() + count);  // equal scores: the lower id first
       std::fill(candidates.begin() + count, candidates.end(), padding_item);
       const auto rows = lane.workspace().template matrix<Scalar>(wanted, items.cols());
-      lane.gather_rows(items, candidates, rows, Write::replace);
-      const auto places = lane.workspace().template array<ItemId>(k);
+      lane.gather_rows(items, lane.stage(std::span<const ItemId>(candidates)), rows, Write::replace);
       const std::array<std::int32_t, 2> nothing_seen{0, 0};
-      lane.top_k({.seen = RankingRule::Seen::keep, .first = 0, .last = static_cast<ItemId>(count)}, query,
-                 MatrixView<const Scalar>(rows), nothing_seen, {}, MatrixView<Scalar>(scratch.scores.data(), 1, k),
-                 places, scratch.found);
-      for (Index i = 0; i < scratch.found[0]; ++i) {
-        const auto at = static_cast<std::size_t>(i);
-        scratch.items[at] = candidates[static_cast<std::size_t>(places[at])];
+      top_k(lane, {.seen = RankingRule::Seen::keep, .first = 0, .last = static_cast<ItemId>(count)}, query,
+            MatrixView<const Scalar>(rows), lane.stage(std::span<const std::int32_t>(nothing_seen)), {}, request.scores,
+            request.items, request.found);
+      for (ItemId& place : slice(std::span(request.items), 0, request.found[0])) {
+        place = candidates[static_cast<std::size_t>(place)];
       }
-      if (count < wanted || static_cast<double>(scratch.scores[static_cast<std::size_t>(k - 1)]) >
-                                static_cast<double>(rough(0, wanted - 1)) + error) {
+      if (count < wanted || static_cast<double>(request.scores[static_cast<std::size_t>(k - 1)]) >
+                                static_cast<double>(request.rough[static_cast<std::size_t>(wanted - 1)]) + error) {
         return;
       }
     }
   }
 
-  static void write_results(const Scratch& scratch, Index k, Recommendation* to) {
-    for (std::size_t u = 0; u < scratch.found.size(); ++u) {
-      for (Index i = 0; i < scratch.found[u]; ++i) {
+  static void write_results(const Request& request, Index k, Recommendation* to) {
+    for (std::size_t u = 0; u < request.found.size(); ++u) {
+      for (Index i = 0; i < request.found[u]; ++i) {
         const std::size_t at = u * static_cast<std::size_t>(k) + static_cast<std::size_t>(i);
-        to[at] = {scratch.items[at], static_cast<float>(scratch.scores[at])};
+        to[at] = {request.items[at], static_cast<float>(request.scores[at])};
       }
     }
   }
 
   const Model& model_;
-  std::vector<BFloat16> half_items_;  // (V, D), or empty
-  double largest_norm_ = 0;           // of an item row
+  typename Backend::template Buffer<BFloat16> half_items_;  // (V, D), or empty
+  double largest_norm_ = 0;                                 // of an item row
 };
 
 }  // namespace elcrec

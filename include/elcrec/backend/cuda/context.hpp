@@ -23,6 +23,7 @@ namespace cuda {
 class OwnStream {
  public:
   enum class Blas { none, usual, tf32 };
+  [[nodiscard]] static Blas blas_of(const CudaOptions& o) { return o.tf32 ? Blas::tf32 : Blas::usual; }
 
   OwnStream(int device, Blas blas) {
     const DeviceGuard guard(device);
@@ -75,7 +76,7 @@ class Context {
  public:
   explicit Context(const CudaOptions& options)
       : options_(checked(options)),
-        main_(options.device, options.tf32 ? OwnStream::Blas::tf32 : OwnStream::Blas::usual),
+        main_(options.device, OwnStream::blas_of(options)),
         upload_(options.device, OwnStream::Blas::none) {
     const DeviceGuard guard(options.device);
     cudaMemPoolProps properties{};

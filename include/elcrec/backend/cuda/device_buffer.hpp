@@ -2,10 +2,12 @@
 
 #include <cstddef>
 #include <memory>
+#include <span>
 #include <type_traits>
 #include <utility>
 
 #include "elcrec/backend/cuda/context.hpp"
+#include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/core/workspace.hpp"
 
@@ -72,7 +74,41 @@ class DeviceBuffer {
   Index size_ = 0;
 };
 
-/// Scratch memory of kernels.
-using CudaWorkspace = Workspace<DeviceBuffer<std::byte>>;
+/// Scratch memory of kernels, and beside it what the host remembers meanwhile (host_array).
+class CudaWorkspace : public Workspace<DeviceBuffer<std::byte>> {
+  using Device = Workspace<DeviceBuffer<std::byte>>;
+  using HostBytes = HostBuffer<std::byte>;
+
+ public:
+  /// Memory of the context that is used on `stream`.
+  CudaWorkspace(std::shared_ptr<const cuda::Context> context, cudaStream_t stream)
+      : Device([context = std::move(context), stream](std::size_t bytes) {
+          return DeviceBuffer<std::byte>(context, stream, static_cast<Index>(bytes));
+        }),
+        host_([](std::size_t bytes) { return HostBytes(static_cast<Index>(bytes), HostBytes::Uninitialised{}); }) {}
+
+  template <class T>
+  [[nodiscard]] std::span<T> host_array(Index n) {
+    return host_.template array<T>(n);
+  }
+
+  class Frame {
+   public:
+    explicit Frame(CudaWorkspace& workspace) : device_(workspace), host_(workspace.host_) {}
+
+   private:
+    Device::Frame device_;
+    Workspace<HostBytes>::Frame host_;
+  };
+  [[nodiscard]] Frame frame() { return Frame(*this); }
+
+  void clear() {
+    Device::clear();
+    host_.clear();
+  }
+
+ private:
+  Workspace<HostBytes> host_;
+};
 
 }  // namespace elcrec
