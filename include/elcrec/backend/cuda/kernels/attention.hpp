@@ -2,6 +2,8 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <type_traits>
 
 #include "elcrec/backend/cuda/kernels/dropout.hpp"
@@ -212,11 +214,12 @@ struct ProbabilityDropout {
   }
 };
 
+/// What both directions know of a call besides its matrices.
 template <class T, int Fixed>
-struct AttentionKernel {
+struct AttentionPlan {
   using Tiles = AttentionTiles<T, Fixed>;
   using Weights = typename Tiles::Weights;
-  static constexpr int max_threads = Tiles::warps_of_block * warp_size;
+  static constexpr int threads = Tiles::warps_of_block * warp_size;
   static constexpr int min_blocks = 4;  // 128 registers
 
   Tiles tiles;
@@ -224,42 +227,76 @@ struct AttentionKernel {
   ProbabilityDropout dropout;
   bool causal;
   int heads;
-  int operand_size;
   int longest;
+  int operand_size;
   T factor;
+
+  AttentionPlan(const TokenView& batch, Index head_count, Index width, AttentionMask mask, const DropoutMask& bits)
+      : tiles(width, batch.longest),
+        tokens(batch),
+        dropout(bits, head_count, batch.max_length),
+        causal(mask == AttentionMask::causal),
+        heads(static_cast<int>(head_count)),
+        longest(static_cast<int>(batch.longest)),
+        operand_size(static_cast<int>(tiles.operand_size())),
+        factor(T(1) / std::sqrt(static_cast<T>(width))) {}
+
+  /// Two operands, and for each warp and key of a sequence so many weights and, once, so many numbers.
+  [[nodiscard]] std::size_t shared_bytes(int weights, int numbers) const {
+    const auto keys = static_cast<std::size_t>(longest);
+    return 2 * static_cast<std::size_t>(operand_size) * sizeof(T) +
+           keys * (static_cast<std::size_t>(weights * Tiles::warps_of_block) * sizeof(Weights) +
+                   static_cast<std::size_t>(numbers) * sizeof(T));
+  }
+
+  /// First column of head h in the probabilities.
+  [[nodiscard]] __device__ int head_column(MatrixView<const T> probabilities, int h) const {
+    return h * static_cast<int>(probabilities.cols() / heads);
+  }
+};
+
+template <class T, int Fixed>
+struct AttentionKernel {
+  using Plan = AttentionPlan<T, Fixed>;
+  using Tiles = typename Plan::Tiles;
+  using Weights = typename Plan::Weights;
+  static constexpr int max_threads = Plan::threads;
+  static constexpr int min_blocks = Plan::min_blocks;
+
+  Plan plan;
   MatrixView<const T> qkv;
   MatrixView<T> probabilities;
   MatrixView<T> context;
 
   __device__ void operator()() const {
-    const int s = block_x() / heads;
-    const int h = block_x() % heads;
-    const VisibleKeys keys(tokens, s, causal);
-    const int begin = tokens.begin(s);
+    const int s = block_x() / plan.heads;
+    const int h = block_x() % plan.heads;
+    const VisibleKeys keys(plan.tokens, s, plan.causal);
+    const int begin = plan.tokens.begin(s);
     const int n = keys.length;
     const int d = static_cast<int>(context.cols());
-    const int column = h * tiles.columns();
+    const int column = h * plan.tiles.columns();
     T* const key_tile = dynamic_shared<T>();
-    T* const value_tile = key_tile + operand_size;
-    Weights* const weights = reinterpret_cast<Weights*>(value_tile + operand_size) + warp() * longest;
+    T* const value_tile = key_tile + plan.operand_size;
+    Weights* const weights = reinterpret_cast<Weights*>(value_tile + plan.operand_size) + warp() * plan.longest;
 
     for (int round = 0; round < n; round += Tiles::rows_of_block) {
       const int i0 = round + warp() * Tiles::rows;
       const int limit = i0 < n ? keys.limit(i0, i0 + Tiles::rows - 1) : 0;
       const T* queries[Tiles::rows];
       Tiles::each_row([&](int r) { queries[r] = qkv.row(begin + Tiles::clamp(i0 + r, n)) + column; });
-      tiles.each_tile(qkv, begin, n, d + column, round > 0, key_tile, [&](const auto& tile) {
+      plan.tiles.each_tile(qkv, begin, n, d + column, round > 0, key_tile, [&](const auto& tile) {
         for (int j = tile.first + lane(); j < tile.last && j < limit; j += warp_size) {
-          weights[j] = tiles.multiply(tile.row(j), queries);
+          weights[j] = plan.tiles.multiply(tile.row(j), queries);
         }
       });
       __syncwarp();  // lanes take the keys of tiles otherwise than those of the sequence
       softmax(keys, begin, s, h, i0, limit, weights);
       __syncwarp();
       typename Tiles::Sums sums;
-      tiles.each_tile(qkv, begin, n, 2 * d + column, round > 0, value_tile,
-                      [&](const auto& tile) { tiles.combine(weights, tile, 0, limit, sums); });
-      tiles.store(sums, context, begin + i0, begin + n, column);
+      plan.tiles.each_tile(qkv, begin, n, 2 * d + column, round > 0, value_tile,
+                           [&](const auto& tile) { plan.tiles.combine(weights, tile, 0, limit, sums); });
+      plan.tiles.store(sums, context, begin + i0, begin + n, column);
       __syncwarp();  // the weights are read
     }
   }
@@ -277,7 +314,7 @@ struct AttentionKernel {
     for (int j = lane(); j < limit; j += warp_size) {
       Weights score = weights[j];
       Tiles::each_row([&](int r) {
-        score[r] = keys.sees(Tiles::clamp(i0 + r, n), j) ? factor * score[r] : -infinity<T>;
+        score[r] = keys.sees(Tiles::clamp(i0 + r, n), j) ? plan.factor * score[r] : -infinity<T>;
         largest[r] = larger(largest[r], score[r]);
       });
       weights[j] = score;
@@ -292,17 +329,18 @@ struct AttentionKernel {
       weights[j] = score;
     }
     Tiles::each_row([&](int r) { sum[r] = T(1) / warp_sum(sum[r]); });
-    const int head_column = h * static_cast<int>(probabilities.cols() / heads);
+    const int head_column = plan.head_column(probabilities, h);
     for (int j = lane(); j < n; j += warp_size) {
       const bool below = j < limit;
       Weights weight = below ? weights[j] : Weights{};
-      const int position = tokens.positions[begin + j];
+      const int position = plan.tokens.positions[begin + j];
       Tiles::each_row([&](int r) {
         const T p = weight[r] * sum[r];
         if (i0 + r < n) {
           probabilities(begin + i0 + r, head_column + j) = p;
         }
-        weight[r] = p * dropout.template factor<T>(tokens.random_row(s, begin + Tiles::clamp(i0 + r, n)), h, position);
+        weight[r] = p * plan.dropout.template factor<T>(plan.tokens.random_row(s, begin + Tiles::clamp(i0 + r, n)), h,
+                                                        position);
       });
       if (below) {
         weights[j] = weight;
@@ -313,46 +351,41 @@ struct AttentionKernel {
 
 template <class T, int Fixed>
 struct AttentionBackwardKernel {
-  using Tiles = AttentionTiles<T, Fixed>;
-  using Weights = typename Tiles::Weights;
-  static constexpr int max_threads = Tiles::warps_of_block * warp_size;
-  static constexpr int min_blocks = 4;  // 128 registers
+  using Plan = AttentionPlan<T, Fixed>;
+  using Tiles = typename Plan::Tiles;
+  using Weights = typename Plan::Weights;
+  static constexpr int max_threads = Plan::threads;
+  static constexpr int min_blocks = Plan::min_blocks;
 
-  Tiles tiles;
-  DeviceTokens tokens;
-  ProbabilityDropout dropout;
-  bool causal;
-  int heads;
-  int operand_size;
-  int longest;
-  T factor;
+  Plan plan;
   MatrixView<const T> qkv;
   MatrixView<const T> probabilities;
   MatrixView<const T> dcontext;
   MatrixView<T> dqkv;
 
   __device__ void operator()() const {
-    const int s = block_x() / heads;
-    const int h = block_x() % heads;
-    const VisibleKeys keys(tokens, s, causal);
+    const int s = block_x() / plan.heads;
+    const int h = block_x() % plan.heads;
+    const VisibleKeys keys(plan.tokens, s, plan.causal);
     T* const first_tile = dynamic_shared<T>();
-    T* const second_tile = first_tile + operand_size;
-    auto* const all_weights = reinterpret_cast<Weights*>(second_tile + operand_size);
-    T* const means = reinterpret_cast<T*>(all_weights + 2 * Tiles::warps_of_block * longest);  // (n) Σ_j p_ij dp_ij
-    Weights* const weights = all_weights + 2 * warp() * longest;
+    T* const second_tile = first_tile + plan.operand_size;
+    auto* const all_weights = reinterpret_cast<Weights*>(second_tile + plan.operand_size);
+    T* const means =
+        reinterpret_cast<T*>(all_weights + 2 * Tiles::warps_of_block * plan.longest);  // (n) Σ_j p_ij dp_ij
+    Weights* const weights = all_weights + 2 * warp() * plan.longest;
     query_gradients(keys, s, h, first_tile, second_tile, weights, means);
     __syncthreads();
-    key_and_value_gradients(keys, s, h, first_tile, second_tile, weights, weights + longest, means);
+    key_and_value_gradients(keys, s, h, first_tile, second_tile, weights, weights + plan.longest, means);
   }
 
   /// dq, and the means. A warp's rows are queries; values and keys are in shared memory.
   __device__ void query_gradients(const VisibleKeys& keys, int s, int h, T* value_tile, T* key_tile, Weights* weights,
                                   T* means) const {
     const int n = keys.length;
-    const int begin = tokens.begin(s);
+    const int begin = plan.tokens.begin(s);
     const int d = static_cast<int>(dcontext.cols());
-    const int column = h * tiles.columns();
-    const int head_column = h * static_cast<int>(probabilities.cols() / heads);
+    const int column = h * plan.tiles.columns();
+    const int head_column = plan.head_column(probabilities, h);
     for (int round = 0; round < n; round += Tiles::rows_of_block) {
       const int i0 = round + warp() * Tiles::rows;
       const int limit = i0 < n ? keys.limit(i0, i0 + Tiles::rows - 1) : 0;
@@ -362,14 +395,14 @@ struct AttentionBackwardKernel {
       Tiles::each_row([&](int r) {
         const int i = begin + Tiles::clamp(i0 + r, n);
         gradients[r] = dcontext.row(i) + column;
-        random_rows[r] = tokens.random_row(s, i);
+        random_rows[r] = plan.tokens.random_row(s, i);
       });
-      tiles.each_tile(qkv, begin, n, 2 * d + column, round > 0, value_tile, [&](const auto& tile) {
+      plan.tiles.each_tile(qkv, begin, n, 2 * d + column, round > 0, value_tile, [&](const auto& tile) {
         for (int j = tile.first + lane(); j < tile.last && j < limit; j += warp_size) {
-          Weights dp = tiles.multiply(tile.row(j), gradients);
-          const int position = tokens.positions[begin + j];
+          Weights dp = plan.tiles.multiply(tile.row(j), gradients);
+          const int position = plan.tokens.positions[begin + j];
           Tiles::each_row([&](int r) {
-            dp[r] *= dropout.template factor<T>(random_rows[r], h, position);
+            dp[r] *= plan.dropout.template factor<T>(random_rows[r], h, position);
             mean[r] += probabilities(begin + Tiles::clamp(i0 + r, n), head_column + j) * dp[r];
           });
           weights[j] = dp;
@@ -385,15 +418,15 @@ struct AttentionBackwardKernel {
       for (int j = lane(); j < limit; j += warp_size) {
         Weights ds = weights[j];
         Tiles::each_row([&](int r) {
-          ds[r] = factor * probabilities(begin + Tiles::clamp(i0 + r, n), head_column + j) * (ds[r] - mean[r]);
+          ds[r] = plan.factor * probabilities(begin + Tiles::clamp(i0 + r, n), head_column + j) * (ds[r] - mean[r]);
         });
         weights[j] = ds;
       }
       __syncwarp();
       typename Tiles::Sums sums;
-      tiles.each_tile(qkv, begin, n, d + column, round > 0, key_tile,
-                      [&](const auto& tile) { tiles.combine(weights, tile, 0, limit, sums); });
-      tiles.store(sums, dqkv, begin + i0, begin + n, column);
+      plan.tiles.each_tile(qkv, begin, n, d + column, round > 0, key_tile,
+                           [&](const auto& tile) { plan.tiles.combine(weights, tile, 0, limit, sums); });
+      plan.tiles.store(sums, dqkv, begin + i0, begin + n, column);
       __syncwarp();
     }
   }
@@ -402,10 +435,10 @@ struct AttentionBackwardKernel {
   __device__ void key_and_value_gradients(const VisibleKeys& keys, int s, int h, T* gradient_tile, T* query_tile,
                                           Weights* score_weights, Weights* value_weights, const T* means) const {
     const int n = keys.length;
-    const int begin = tokens.begin(s);
+    const int begin = plan.tokens.begin(s);
     const int d = static_cast<int>(dcontext.cols());
-    const int column = h * tiles.columns();
-    const int head_column = h * static_cast<int>(probabilities.cols() / heads);
+    const int column = h * plan.tiles.columns();
+    const int head_column = plan.head_column(probabilities, h);
     for (int round = 0; round < n; round += Tiles::rows_of_block) {
       const int j0 = round + warp() * Tiles::rows;
       const int start = j0 < n ? keys.first_query(j0) : n;
@@ -414,31 +447,31 @@ struct AttentionBackwardKernel {
       Tiles::each_row([&](int r) {
         const int j = begin + Tiles::clamp(j0 + r, n);
         values[r] = qkv.row(j) + 2 * d + column;
-        positions[r] = tokens.positions[j];
+        positions[r] = plan.tokens.positions[j];
       });
       typename Tiles::Sums dk;
       typename Tiles::Sums dv;
-      tiles.each_tile(dcontext, begin, n, column, round > 0, gradient_tile, [&](const auto& tile) {
+      plan.tiles.each_tile(dcontext, begin, n, column, round > 0, gradient_tile, [&](const auto& tile) {
         for (int i = (tile.first < start ? start : tile.first) + lane(); i < tile.last; i += warp_size) {
-          Weights ds = tiles.multiply(tile.row(i), values);
+          Weights ds = plan.tiles.multiply(tile.row(i), values);
           Weights weight;
-          const std::uint64_t random_row = tokens.random_row(s, begin + i);
+          const std::uint64_t random_row = plan.tokens.random_row(s, begin + i);
           Tiles::each_row([&](int r) {
             const T probability = probabilities(begin + i, head_column + Tiles::clamp(j0 + r, n));
-            const T kept = dropout.template factor<T>(random_row, h, positions[r]);
-            ds[r] = factor * probability * (kept * ds[r] - means[i]);
+            const T kept = plan.dropout.template factor<T>(random_row, h, positions[r]);
+            ds[r] = plan.factor * probability * (kept * ds[r] - means[i]);
             weight[r] = kept * probability;
           });
           score_weights[i] = ds;
           value_weights[i] = weight;
         }
         __syncwarp();
-        tiles.combine(value_weights, tile, start, n, dv);
+        plan.tiles.combine(value_weights, tile, start, n, dv);
       });
-      tiles.each_tile(qkv, begin, n, column, round > 0, query_tile,
-                      [&](const auto& tile) { tiles.combine(score_weights, tile, start, n, dk); });
-      tiles.store(dk, dqkv, begin + j0, begin + n, d + column);
-      tiles.store(dv, dqkv, begin + j0, begin + n, 2 * d + column);
+      plan.tiles.each_tile(qkv, begin, n, column, round > 0, query_tile,
+                           [&](const auto& tile) { plan.tiles.combine(score_weights, tile, start, n, dk); });
+      plan.tiles.store(dk, dqkv, begin + j0, begin + n, d + column);
+      plan.tiles.store(dv, dqkv, begin + j0, begin + n, 2 * d + column);
       __syncwarp();
     }
   }
@@ -523,18 +556,11 @@ void attention(const Stream& stream, const TokenView& tokens, Index heads, Atten
                const DropoutMask& dropout, MatrixView<const T> qkv, MatrixView<T> probabilities,
                MatrixView<T> context) {
   const Index width = context.cols() / heads;
-  const Index longest = tokens.longest;
-  detail::check_attention(longest, width);
+  detail::check_attention(tokens.longest, width);
   detail::with_head_width<T>(width, has_packs(qkv), [&](auto fixed) {
-    using Kernel = AttentionKernel<T, fixed>;
-    const typename Kernel::Tiles tiles(width, longest);
-    const std::size_t operand = tiles.operand_size();
-    const std::size_t weights =
-        static_cast<std::size_t>(Kernel::Tiles::warps_of_block * longest) * sizeof(typename Kernel::Weights);
-    launch(stream, {.x = tokens.sequences() * heads}, {.x = Kernel::max_threads}, 2 * operand * sizeof(T) + weights,
-           Kernel{tiles, DeviceTokens(tokens), ProbabilityDropout(dropout, heads, tokens.max_length),
-                  mask == AttentionMask::causal, static_cast<int>(heads), static_cast<int>(operand),
-                  static_cast<int>(longest), T(1) / std::sqrt(static_cast<T>(width)), qkv, probabilities, context});
+    const AttentionPlan<T, fixed> plan(tokens, heads, width, mask, dropout);
+    launch(stream, {.x = tokens.sequences() * heads}, {.x = plan.threads}, plan.shared_bytes(1, 0),
+           AttentionKernel<T, fixed>{plan, qkv, probabilities, context});
   });
 }
 
@@ -544,24 +570,15 @@ void attention_backward(const Stream& stream, const TokenView& tokens, Index hea
                         const DropoutMask& dropout, MatrixView<const T> qkv, MatrixView<const T> probabilities,
                         MatrixView<const T> dcontext, MatrixView<T> dqkv) {
   const Index width = dcontext.cols() / heads;
-  const Index longest = tokens.longest;
-  detail::check_attention(longest, width);
+  detail::check_attention(tokens.longest, width);
   detail::with_head_width<T>(width, has_packs(qkv) && has_packs(dcontext), [&](auto fixed) {
-    using Kernel = AttentionBackwardKernel<T, fixed>;
-    const typename Kernel::Tiles tiles(width, longest);
-    const std::size_t operand = tiles.operand_size();
-    const auto keys = static_cast<std::size_t>(longest);
-    const std::size_t weights = 2 * Kernel::Tiles::warps_of_block * keys * sizeof(typename Kernel::Weights);
-    launch(
-        stream, {.x = tokens.sequences() * heads}, {.x = Kernel::max_threads},
-        (2 * operand + keys) * sizeof(T) + weights,
-        Kernel{tiles, DeviceTokens(tokens), ProbabilityDropout(dropout, heads, tokens.max_length),
-               mask == AttentionMask::causal, static_cast<int>(heads), static_cast<int>(operand),
-               static_cast<int>(longest), T(1) / std::sqrt(static_cast<T>(width)), qkv, probabilities, dcontext, dqkv});
+    const AttentionPlan<T, fixed> plan(tokens, heads, width, mask, dropout);
+    launch(stream, {.x = tokens.sequences() * heads}, {.x = plan.threads}, plan.shared_bytes(2, 1),
+           AttentionBackwardKernel<T, fixed>{plan, qkv, probabilities, dcontext, dqkv});
   });
 }
 
-/// Throws ArgumentError for sequences longer than 256 tokens.
+/// Throws like `attention`.
 template <class T>
 void last_attention(const Stream& stream, const TokenView& tokens, Index heads, MatrixView<const T> queries,
                     MatrixView<const T> kv, MatrixView<T> context) {

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <span>
+#include <type_traits>
 
 #include "elcrec/backend/cuda/kernels/softmax.hpp"
 #include "elcrec/backend/cuda/kernels/tile_product.hpp"

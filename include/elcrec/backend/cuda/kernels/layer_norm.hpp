@@ -1,6 +1,8 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
+#include <type_traits>
 
 #include "elcrec/backend/cuda/kernels/reduce.hpp"
 
@@ -100,43 +102,49 @@ void layer_norm(const Stream& stream, MatrixView<const T> x, MatrixView<const T>
   }
 }
 
-/// dx of one row, and f(i, dy, x̂) for the lane's elements.
-template <class T, int Fixed, class F>
-__device__ void layer_norm_row_backward(const T* hat, const T* gamma, const T* dy, T rstd, int d, T* dx, F f) {
-  const RowElements<T, Fixed> gradient(dy);
-  const RowElements<T, Fixed> normalised(hat);
-  T sum_g = 0;
-  T sum_gx = 0;
-  each_column<Fixed>(d, [&](int i, int c) {
-    const T g = gradient(i, c) * gamma[c];
-    sum_g += g;
-    sum_gx += g * normalised(i, c);
-  });
-  const T mean_g = warp_sum(sum_g) / static_cast<T>(d);
-  const T mean_gx = warp_sum(sum_gx) / static_cast<T>(d);
-  each_column<Fixed>(d, [&](int i, int c) {
-    const T v = gradient(i, c);
-    const T h = normalised(i, c);
-    f(i, v, h);
-    dx[c] = rstd * (v * gamma[c] - mean_g - h * mean_gx);
-  });
-}
-
-/// dx alone; dx may be dy.
-template <class T>
-struct LayerNormBackwardKernel {
-  static constexpr int max_threads = layer_norm_warps * warp_size;
+/// Rows of the backward pass; dx may be dy.
+template <class T, int Fixed>
+struct LayerNormGradient {
   MatrixView<const T> normalised;
   const T* rstd;
   const T* gamma;
   MatrixView<const T> dy;
   MatrixView<T> dx;
 
+  /// dx of row t by a warp, and f(i, dy, x̂) for the lane's elements.
+  template <class F>
+  __device__ void row(Index t, F f) const {
+    const int d = static_cast<int>(dy.cols());
+    const RowElements<T, Fixed> gradient(dy.row(t));
+    const RowElements<T, Fixed> hat(normalised.row(t));
+    T sum_g = 0;
+    T sum_gx = 0;
+    each_column<Fixed>(d, [&](int i, int c) {
+      const T g = gradient(i, c) * gamma[c];
+      sum_g += g;
+      sum_gx += g * hat(i, c);
+    });
+    const T mean_g = warp_sum(sum_g) / static_cast<T>(d);
+    const T mean_gx = warp_sum(sum_gx) / static_cast<T>(d);
+    const T r = rstd[t];
+    each_column<Fixed>(d, [&](int i, int c) {
+      const T v = gradient(i, c);
+      const T h = hat(i, c);
+      f(i, v, h);
+      dx(t, c) = r * (v * gamma[c] - mean_g - h * mean_gx);
+    });
+  }
+};
+
+/// dx alone
+template <class T>
+struct LayerNormBackwardKernel {
+  static constexpr int max_threads = layer_norm_warps * warp_size;
+  LayerNormGradient<T, 0> gradient;
+
   __device__ void operator()() const {
-    const Index t = global_warp();
-    if (t < dy.rows()) {
-      layer_norm_row_backward<T, 0>(normalised.row(t), gamma, dy.row(t), rstd[t], static_cast<int>(dy.cols()),
-                                    dx.row(t), [](int, T, T) {});
+    if (const Index t = global_warp(); t < gradient.dy.rows()) {
+      gradient.row(t, [](int, T, T) {});
     }
   }
 };
@@ -145,11 +153,7 @@ struct LayerNormBackwardKernel {
 template <class T, int Fixed>
 struct FusedLayerNormBackwardKernel {
   static constexpr int max_threads = layer_norm_warps * warp_size;
-  MatrixView<const T> normalised;
-  const T* rstd;
-  const T* gamma;
-  MatrixView<const T> dy;
-  MatrixView<T> dx;
+  LayerNormGradient<T, Fixed> gradient;
   Index block_rows;
   MatrixView<T> partial;
 
@@ -158,14 +162,14 @@ struct FusedLayerNormBackwardKernel {
     __shared__ T parts[2][layer_norm_warps][Fixed];
     T dgamma[count] = {};
     T dbeta[count] = {};
+    const Index rows = gradient.dy.rows();
     const Index first = block_x() * block_rows;
-    const Index last = first + block_rows < dy.rows() ? first + block_rows : dy.rows();
+    const Index last = first + block_rows < rows ? first + block_rows : rows;
     for (Index t = first + warp(); t < last; t += layer_norm_warps) {
-      layer_norm_row_backward<T, Fixed>(normalised.row(t), gamma, dy.row(t), rstd[t], Fixed, dx.row(t),
-                                        [&](int i, T v, T h) {
-                                          dgamma[i] += v * h;
-                                          dbeta[i] += v;
-                                        });
+      gradient.row(t, [&](int i, T v, T h) {
+        dgamma[i] += v * h;
+        dbeta[i] += v;
+      });
     }
     for (int i = 0; i < count; ++i) {
       parts[0][warp()][lane() + i * warp_size] = dgamma[i];
@@ -207,8 +211,9 @@ void layer_norm_backward(const Stream& stream, CudaWorkspace& memory, MatrixView
     const Index blocks = blocks_for(rows, block_rows);
     const auto frame = memory.frame();
     const auto partial = memory.template matrix<T>(2 * blocks, fixed);
-    launch(stream, {.x = blocks}, block, 0,
-           FusedLayerNormBackwardKernel<T, fixed>{normalised, rstd.data(), gamma.data(), dy, dx, block_rows, partial});
+    launch(
+        stream, {.x = blocks}, block, 0,
+        FusedLayerNormBackwardKernel<T, fixed>{{normalised, rstd.data(), gamma.data(), dy, dx}, block_rows, partial});
     // Rows of dgamma and of dbeta take turns.
     const MatrixView<const T> parts(partial.data(), blocks, fixed, 2 * fixed);
     add_column_sum(stream, memory, parts, dgamma);
@@ -218,7 +223,7 @@ void layer_norm_backward(const Stream& stream, CudaWorkspace& memory, MatrixView
     sum_columns(stream, memory, rows, detail::RowProduct<T>{dy, normalised}, T(1), T(1), dgamma);
     add_column_sum(stream, memory, dy, dbeta);
     launch(stream, {.x = blocks_for(rows, layer_norm_warps)}, block, 0,
-           LayerNormBackwardKernel<T>{normalised, rstd.data(), gamma.data(), dy, dx});
+           LayerNormBackwardKernel<T>{{normalised, rstd.data(), gamma.data(), dy, dx}});
   }
 }
 

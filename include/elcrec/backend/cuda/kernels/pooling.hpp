@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
+#include <span>
 
 #include "elcrec/backend/cuda/kernels/tokens.hpp"
 #include "elcrec/core/matrix_view.hpp"
