@@ -165,6 +165,11 @@ consteval bool check_lane() {
   return BackendLane<L>;
 }
 
+/// A function of anything, to state in concepts that one may be passed: nvcc takes no lambda there.
+struct AnyFunction {
+  void operator()(auto&&...) const {}
+};
+
 /// Brings a batch into backend memory: upload(host) starts to, view() is the batch there for what runs from now on,
 /// finished() says that nothing will read it after what runs already. The host's batch must live as long.
 template <class S, class B>
@@ -187,12 +192,12 @@ concept Backend = std::copy_constructible<B> && BackendLane<typename B::Lane> &&
   { backend.encoded_sequences() } -> std::convertible_to<Index>;
   { B::spreads_operations } -> std::convertible_to<bool>;
   { backend.make_lane() } -> std::same_as<typename B::Lane>;
-  backend.run_step([] {});
+  backend.run_step(AnyFunction{});
   backend.template copy<float>(from, to);
   backend.make_workspace();
   backend.template allocate<typename B::Scalar>(n);
-  backend.parallel_for(n, [](typename B::Lane&, Index) {});
-  backend.parallel_blocks(n, n, [](typename B::Lane&, Index, Index) {});
+  backend.parallel_for(n, AnyFunction{});
+  backend.parallel_blocks(n, n, AnyFunction{});
 };
 
 }  // namespace elcrec
