@@ -220,7 +220,7 @@ struct AttentionPlan {
   using Tiles = AttentionTiles<T, Fixed>;
   using Weights = typename Tiles::Weights;
   static constexpr int threads = Tiles::warps_of_block * warp_size;
-  static constexpr int min_blocks = 4;  // 128 registers
+  static constexpr int min_blocks = sizeof(T) == 4 ? 4 : 2;  // 128 or 255 registers
 
   Tiles tiles;
   DeviceTokens tokens;
