@@ -41,9 +41,10 @@ class BasicCuda {
 
   [[nodiscard]] const std::shared_ptr<const cuda::Context>& context() const { return state_->context; }
 
-  /// A lane with a stream of its own, for a thread of its own. What is enqueued on it is not ordered against the
-  /// backend's other work: wait for that first (copy to the host does).
+  /// A lane with a stream of its own, for a thread of its own. It sees what the backend was asked for before; what
+  /// comes later is not ordered against it.
   [[nodiscard]] Lane make_lane() const {
+    cuda::check(cudaStreamSynchronize(context()->main().handle), "cudaStreamSynchronize");
     const auto& options = context()->options();
     return Lane(context(), std::make_unique<cuda::OwnStream>(options.device, cuda::OwnStream::blas_of(options)));
   }
