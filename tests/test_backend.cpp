@@ -1031,6 +1031,7 @@ TEST_CASE_TEMPLATE("row scatter of many lists into a large table", B, EVERY_BACK
 
 TEST_CASE_TEMPLATE("copies and fresh memory", B, EVERY_BACKEND) {
   const B backend;
+  const B backend;
   const auto zeros = backend.template allocate<float>(37);
   CHECK(to_host<float>(backend, std::span<const float>(zeros.data(), 37)) == std::vector<float>(37, 0.0F));
   const std::vector<std::int32_t> values{3, 1, 2};

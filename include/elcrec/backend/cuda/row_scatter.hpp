@@ -50,7 +50,7 @@ class RowScatter {
   }
 
   void clear() {
-    forget_touched(context_->main(), touched_ids());
+    forget_touched(context_->main(), touched_ids(), known_.size());
     copy_count();
   }
 

@@ -248,18 +248,26 @@ struct ForgetTouchedKernel {
 };
 
 namespace detail {
-inline constexpr Grid touched_grid{.x = 256};
+
 inline constexpr Block touched_block{.x = 128};
+
+/// Enough blocks to fill a device, or for all rows of a small table.
+[[nodiscard]] inline Grid touched_grid(Index table_rows) {
+  constexpr Index most_blocks = 256;
+  return {.x = std::min(most_blocks, blocks_for(table_rows, touched_block.x / warp_size))};
+}
+
 }  // namespace detail
 
 /// table[id] = 0 for the touched ids
 template <class T>
 void clear_touched_rows(const Stream& stream, const TouchedIds& touched, MatrixView<T> table) {
-  launch(stream, detail::touched_grid, detail::touched_block, 0, ClearTouchedRowsKernel<T>{touched, table});
+  launch(stream, detail::touched_grid(table.rows()), detail::touched_block, 0,
+         ClearTouchedRowsKernel<T>{touched, table});
 }
 
-inline void forget_touched(const Stream& stream, const TouchedIds& touched) {
-  launch(stream, detail::touched_grid, detail::touched_block, 0, ForgetTouchedKernel{touched});
+inline void forget_touched(const Stream& stream, const TouchedIds& touched, Index table_rows) {
+  launch(stream, detail::touched_grid(table_rows), detail::touched_block, 0, ForgetTouchedKernel{touched});
   const DeviceGuard guard(stream.device);
   check(cudaMemsetAsync(touched.count, 0, sizeof(*touched.count), stream.handle), "cudaMemsetAsync");
 }
