@@ -825,6 +825,30 @@ TEST_CASE_TEMPLATE("ranks of targets", B, EVERY_BACKEND) {
   }
 }
 
+namespace {
+
+/// Items and scores of top_k against the reference's; what is not found must be left alone.
+template <class B>
+void check_top_k(Suite<B>& suite, const el::RankingRule& rule, Both<B>& queries, Both<B>& table,
+                 const std::vector<std::int32_t>& all_offsets, const std::vector<ItemId>& all_seen, Index k) {
+  const auto users = ssize(all_offsets) - 1;
+  auto seen = suite.array(all_seen);
+  auto offsets = suite.array(all_offsets);
+  auto items = suite.array(std::vector<ItemId>(static_cast<std::size_t>(users * k), -1));
+  auto found = suite.array(std::vector<Index>(static_cast<std::size_t>(users), -1));
+  auto scores = suite.dense(users, k);
+  suite.run([&](auto& lane, auto on) {
+    using Scalar = typename std::decay_t<decltype(lane)>::Scalar;
+    lane.top_k(rule, queries(on), el::MatrixView<const Scalar>(table(on)), offsets(on), seen(on), scores(on), items(on),
+               found(on));
+  });
+  found.check();
+  items.check();
+  scores.check();
+}
+
+}  // namespace
+
 TEST_CASE_TEMPLATE("top k", B, EVERY_BACKEND) {
   Suite<B> suite;
   el::RandomEngine random({.seed = 4});
@@ -847,19 +871,7 @@ TEST_CASE_TEMPLATE("top k", B, EVERY_BACKEND) {
               all_seen.insert(all_seen.end(), mine.begin(), mine.end());
               all_offsets.push_back(static_cast<std::int32_t>(all_seen.size()));
             }
-            auto seen = suite.array(all_seen);
-            auto offsets = suite.array(all_offsets);
-            auto items = suite.array(std::vector<ItemId>(static_cast<std::size_t>(users * k), -1));
-            auto found = suite.array(std::vector<Index>(static_cast<std::size_t>(users), -1));
-            auto scores = suite.dense(users, k);
-            suite.run([&](auto& lane, auto on) {
-              using Scalar = typename std::decay_t<decltype(lane)>::Scalar;
-              lane.top_k(rule, queries(on), el::MatrixView<const Scalar>(table(on)), offsets(on), seen(on), scores(on),
-                         items(on), found(on));
-            });
-            found.check();
-            items.check();
-            scores.check();
+            check_top_k(suite, rule, queries, table, all_offsets, all_seen, k);
           }
         }
       }
@@ -883,19 +895,7 @@ TEST_CASE_TEMPLATE("top k of many items", B, EVERY_BACKEND) {
       all_seen.insert(all_seen.end(), mine.begin(), mine.end());
       all_offsets.push_back(static_cast<std::int32_t>(all_seen.size()));
     }
-    auto seen = suite.array(all_seen);
-    auto offsets = suite.array(all_offsets);
-    auto items = suite.array(std::vector<ItemId>(static_cast<std::size_t>(users * k), -1));
-    auto found = suite.array(std::vector<Index>(static_cast<std::size_t>(users), -1));
-    auto scores = suite.dense(users, k);
-    suite.run([&](auto& lane, auto on) {
-      using Scalar = typename std::decay_t<decltype(lane)>::Scalar;
-      lane.top_k(rule, queries(on), el::MatrixView<const Scalar>(table(on)), offsets(on), seen(on), scores(on),
-                 items(on), found(on));
-    });
-    found.check();
-    items.check();
-    scores.check();
+    check_top_k(suite, rule, queries, table, all_offsets, all_seen, k);
   }
 }
 
@@ -1030,7 +1030,6 @@ TEST_CASE_TEMPLATE("row scatter of many lists into a large table", B, EVERY_BACK
 }
 
 TEST_CASE_TEMPLATE("copies and fresh memory", B, EVERY_BACKEND) {
-  const B backend;
   const B backend;
   const auto zeros = backend.template allocate<float>(37);
   CHECK(to_host<float>(backend, std::span<const float>(zeros.data(), 37)) == std::vector<float>(37, 0.0F));
