@@ -1,12 +1,21 @@
 # Flags of the project's own programs. Linked privately, never exported: see tests/package.
 add_library(elcrec_project_options INTERFACE)
-target_compile_options(elcrec_project_options INTERFACE -Wall -Wextra -Wpedantic -Wshadow -Wconversion)
+
+# Adds options of the C++ compiler, which nvcc passes on to its host compiler.
+function(elcrec_add_options)
+  list(JOIN ARGN "," joined)
+  target_compile_options(elcrec_project_options INTERFACE "$<$<COMPILE_LANGUAGE:CXX>:${ARGN}>"
+                                                          "$<$<COMPILE_LANGUAGE:CUDA>:-Xcompiler=${joined}>")
+endfunction()
+
+elcrec_add_options(-Wall -Wextra -Wshadow -Wconversion)
+target_compile_options(elcrec_project_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wpedantic>)  # not for nvcc's output
 # Nothing here reads errno or floating-point exception flags; without them sqrt and selections vectorise. NaN and infinity
 # keep their meaning, which the checks for a diverging loss need.
-target_compile_options(elcrec_project_options INTERFACE -fno-math-errno -fno-trapping-math)
+elcrec_add_options(-fno-math-errno -fno-trapping-math)
 if(ELCREC_WERROR)
-  target_compile_options(elcrec_project_options INTERFACE -Werror)
+  elcrec_add_options(-Werror)
 endif()
 if(ELCREC_NATIVE)  # -O3 comes with CMake's Release
-  target_compile_options(elcrec_project_options INTERFACE -march=native)
+  elcrec_add_options(-march=native)
 endif()

@@ -51,6 +51,58 @@ template <class B, class View>
   return values;
 }
 
+/// A matrix as it is in backend memory now, in double.
+class HostCopy {
+ public:
+  template <class B, class View>
+  HostCopy(const B& backend, View matrix)
+      : values_(to_host(backend, matrix)), rows_(matrix.rows()), cols_(matrix.cols()) {}
+  [[nodiscard]] double operator()(Index r, Index c) const { return row(r)[c]; }
+  [[nodiscard]] const double* row(Index r) const { return values_.data() + r * cols_; }
+  [[nodiscard]] MatrixView<const double> view() const { return {values_.data(), rows_, cols_}; }
+
+ private:
+  std::vector<double> values_;
+  Index rows_;
+  Index cols_;
+};
+
+/// Writes values in double to backend memory, row by row.
+template <class B, class View>
+void to_device(const B& backend, const std::vector<double>& values, View matrix) {
+  using T = typename B::Scalar;
+  for (Index r = 0; r < matrix.rows(); ++r) {
+    const auto row = slice(std::span<const double>(values), r * matrix.cols(), (r + 1) * matrix.cols());
+    backend.template copy<T>(std::vector<T>(row.begin(), row.end()),
+                             std::span<T>(matrix.row(r), static_cast<std::size_t>(matrix.cols())));
+  }
+}
+
+/// f(sum): what it adds to *sum, which is 0 at first and in backend memory.
+template <class B, class F>
+[[nodiscard]] double value_of(const B& backend, F f) {
+  auto sum = backend.template allocate<double>(1);
+  f(sum.data());
+  return to_host<double>(backend, std::span<const double>(sum.data(), 1)).front();
+}
+
+/// f(lane, sum), the same.
+template <class B, class F>
+[[nodiscard]] double sum_of(const B& backend, F f) {
+  return value_of(backend, [&](double* sum) { backend.parallel_for(1, [&](auto& lane, Index) { f(lane, sum); }); });
+}
+
+/// A batch in backend memory.
+template <class B>
+class Staged {
+ public:
+  Staged(const B& backend, const TokenBatch& batch) : staging_(backend) { staging_.upload(batch.view()); }
+  [[nodiscard]] TokenView view() const { return staging_.view(); }
+
+ private:
+  typename B::Staging staging_;
+};
+
 /// N(0, deviation²)
 [[nodiscard]] inline std::vector<double> random_values(std::uint64_t seed, Index n, double deviation = 1.0) {
   RandomEngine random({.seed = seed, .step = 0, .tensor = 99});

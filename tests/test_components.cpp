@@ -19,20 +19,41 @@
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/nn/check_gradients.hpp"
 #include "support.hpp"
+#ifdef ELCREC_TEST_CUDA
+#include "elcrec/backend/cuda.hpp"
+#endif
 
 namespace el = elcrec;
 using el::Index;
 using el::ItemId;
 using el::test::BatchShape;
+using el::test::HostCopy;
 using el::test::random_batch;
 using el::test::random_matrix;
 using el::test::random_values;
+using el::test::Staged;
+using el::test::sum_of;
+using el::test::to_host;
+using el::test::value_of;
 
+/// Compiled once more against the CUDA backend.
+#ifdef ELCREC_TEST_CUDA
+#define EVERY_BACKEND el::BasicCuda<double>
+#define K_MEANS_BACKENDS el::BasicCuda<double>, el::BasicCuda<float>
+constexpr Index most_samples = 5;  // emulated kernels are slow
+constexpr Index pass_samples = 1;
+#else
 #define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>
+#define K_MEANS_BACKENDS el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>
+constexpr Index most_samples = 50;
+constexpr Index pass_samples = 6;
+#endif
 
 namespace {
 
 constexpr double gradient_tolerance = 1e-6;
+
+el::GradientCheckOptions samples(Index wanted) { return {.samples = std::min(wanted, most_samples)}; }
 constexpr el::Padding both_paddings[] = {el::Padding::paper, el::Padding::masked};
 constexpr el::Pooling both_poolings[] = {el::Pooling::mean, el::Pooling::concat};
 constexpr el::DropoutBits fixed_dropout{.seed = 5, .step = 2, .view = 1, .training = true};
@@ -44,15 +65,17 @@ void check(const el::GradientCheck& found, Index at_least) {
 }
 
 /// Biases and norms away from 0 and 1.
-template <class Component>
-Component shaken(Component component, std::uint64_t seed = 1) {
+template <class B, class Component>
+Component shaken(const B& backend, Component component, std::uint64_t seed = 1) {
   for (auto& p : el::parameters(component)) {
+    auto values = to_host(backend, p.values);
     for (Index r = 0; r < p.values.rows(); ++r) {
       const auto noise = random_values(++seed, p.values.cols(), 0.3);
       for (Index c = 0; c < p.values.cols(); ++c) {
-        p.values(r, c) += noise[static_cast<std::size_t>(c)];
+        values[static_cast<std::size_t>(r * p.values.cols() + c)] += noise[static_cast<std::size_t>(c)];
       }
     }
+    el::test::to_device(backend, values, p.values);
   }
   return component;
 }
@@ -61,24 +84,23 @@ Component shaken(Component component, std::uint64_t seed = 1) {
 /// run(pass, component, x, y, dy, gradient, dx): forward, then backward unless gradient is null.
 template <class B, class Component, class Run>
 void check_block(const B& backend, const Component& component, Index rows, Index in, Index out, Run run) {
-  el::WithInput<Component> subject{shaken(component), random_matrix(backend, 11, rows, in)};
+  el::WithInput<Component> subject{shaken(backend, component), random_matrix(backend, 11, rows, in)};
   const auto w = random_matrix(backend, 12, rows, out);
-  typename B::Lane lane;
   auto memory = backend.make_workspace();
   const auto loss = [&](const auto& at, el::WithInput<Component>* gradient) {
     memory.clear();
-    const el::Pass<B> pass{lane, memory, fixed_dropout};
-    const auto y = pass.keep(rows, out);
-    const auto dy = pass.keep(rows, out);
-    lane.copy(w.view(), dy);
-    run(pass, at.component, el::MatrixView<const double>(at.input.view()), y, dy,
-        gradient != nullptr ? &gradient->component : nullptr,
-        gradient != nullptr ? gradient->input.view() : el::MatrixView<double>{});
-    double sum = 0;
-    lane.add_dot(1.0, w.view(), y, &sum);
-    return sum;
+    return sum_of(backend, [&](auto& lane, double* sum) {
+      const el::Pass<B> pass{lane, memory, fixed_dropout};
+      const auto y = pass.keep(rows, out);
+      const auto dy = pass.keep(rows, out);
+      lane.copy(w.view(), dy);
+      run(pass, at.component, el::MatrixView<const double>(at.input.view()), y, dy,
+          gradient != nullptr ? &gradient->component : nullptr,
+          gradient != nullptr ? gradient->input.view() : el::MatrixView<double>{});
+      lane.add_dot(1.0, w.view(), y, sum);
+    });
   };
-  check(el::check_gradients(subject, loss, {}, backend), rows);
+  check(el::check_gradients(subject, loss, samples(50), backend), rows);
 }
 
 /// A parameter that is nothing else.
@@ -177,7 +199,8 @@ TEST_CASE_TEMPLATE("gradients of attention and feed forward", B, EVERY_BACKEND) 
   const B backend;
   for (const auto padding : both_paddings) {
     const auto batch = random_batch(3, {.lengths = {4, 1, 0, 9, 6}, .max_length = 6, .masked = 0.3}, padding);
-    const auto tokens = batch.view();
+    const Staged<B> staged(backend, batch);
+    const auto tokens = staged.view();
     const auto check_layer = [&](const auto& component) {
       using Component = std::remove_cvref_t<decltype(component)>;
       check_block(backend, component, tokens.tokens(), 8, 8,
@@ -273,9 +296,9 @@ TEST_CASE_TEMPLATE("gradients of the transformer", B, EVERY_BACKEND) {
                                                                        .deviation = 0.3,
                                                                        .mask = mask,
                                                                        .filter_share = layers == 2 ? 0.6 : 0});
-        check(el::check_encoder_gradients(shaken(encoder), batch.view(), table.view(), fixed_dropout, {.samples = 8},
-                                          backend),
-              32 + 128 * layers);
+        check(el::check_encoder_gradients(shaken(backend, encoder), batch.view(), table.view(), fixed_dropout,
+                                          samples(8), backend),
+              (4 + 16 * layers) * samples(8).samples);
       }
     }
   }
@@ -287,28 +310,34 @@ TEST_CASE_TEMPLATE("forward_last gives the last rows of forward", B, EVERY_BACKE
   const BatchShape shape{.lengths = {4, 1, 9, 6, 2}, .max_length = 7, .items = 10, .masked = 0.25};
   for (const auto padding : both_paddings) {
     const auto batch = random_batch(6, shape, padding);
-    const auto tokens = batch.view();
+    const Staged<B> staged(backend, batch);
+    const auto tokens = staged.view();
     for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
       for (Index layers = 0; layers <= 3; ++layers) {
         CAPTURE(layers);
-        const auto encoder = shaken(el::TransformerEncoder<8, B>(backend, {.hidden = 8,
-                                                                           .layers = layers,
-                                                                           .heads = 2,
-                                                                           .max_length = 7,
-                                                                           .deviation = 0.3,
-                                                                           .mask = mask,
-                                                                           .filter_share = layers == 2 ? 0.6 : 0}));
-        typename B::Lane lane;
+        const auto encoder =
+            shaken(backend, el::TransformerEncoder<8, B>(backend, {.hidden = 8,
+                                                                   .layers = layers,
+                                                                   .heads = 2,
+                                                                   .max_length = 7,
+                                                                   .deviation = 0.3,
+                                                                   .mask = mask,
+                                                                   .filter_share = layers == 2 ? 0.6 : 0}));
         auto memory = backend.make_workspace();
-        const el::Pass<B> pass{lane, memory, {}};
         el::Matrix<B> all(backend, tokens.tokens(), 8);
         el::Matrix<B> last(backend, tokens.sequences(), 8);
-        typename el::TransformerEncoder<8, B>::Cache cache;
-        encoder.forward(pass, tokens, table.view(), cache, all.view());
-        encoder.forward_last(pass, tokens, table.view(), last.view());
+        backend.parallel_for(1, [&](auto& lane, Index) {
+          const el::Pass<B> pass{lane, memory, {}};
+          typename el::TransformerEncoder<8, B>::Cache cache;
+          encoder.forward(pass, tokens, table.view(), cache, all.view());
+          encoder.forward_last(pass, tokens, table.view(), last.view());
+        });
+        const HostCopy expected(backend, all.view());
+        const HostCopy found(backend, last.view());
         for (Index s = 0; s < tokens.sequences(); ++s) {
-          for (Index c = 0; c < 8 && tokens.length(s) > 0; ++c) {
-            CHECK(last.view()(s, c) == doctest::Approx(all.view()(tokens.end(s) - 1, c)).epsilon(1e-12));
+          const Index end = batch.view().end(s);
+          for (Index c = 0; c < 8 && end > batch.view().begin(s); ++c) {
+            CHECK(found(s, c) == doctest::Approx(expected(end - 1, c)).epsilon(1e-12));
           }
         }
       }
@@ -323,29 +352,32 @@ TEST_CASE_TEMPLATE("real positions have the same output under both paddings", B,
   const auto masked = random_batch(6, shape, el::Padding::masked);
   const auto table = random_matrix(backend, 4, 12, 8);
   for (const auto mask : {el::AttentionMask::causal, el::AttentionMask::bidirectional}) {
-    const auto encoder = shaken(el::TransformerEncoder<8, B>(
-        backend, {.hidden = 8, .layers = 2, .heads = 2, .max_length = 7, .deviation = 0.3, .mask = mask}));
+    const auto encoder = shaken(
+        backend, el::TransformerEncoder<8, B>(
+                     backend, {.hidden = 8, .layers = 2, .heads = 2, .max_length = 7, .deviation = 0.3, .mask = mask}));
     for (const bool training : {false, true}) {
-      typename B::Lane lane;
-      const auto encode = [&](const el::TokenView& tokens) {
+      const auto encode = [&](const el::TokenBatch& batch) {
+        const Staged<B> staged(backend, batch);
         auto memory = backend.make_workspace();
-        el::Matrix<B> y(backend, tokens.tokens(), 8);
-        typename el::TransformerEncoder<8, B>::Cache cache;
-        encoder.forward(el::Pass<B>{lane, memory, {.seed = 5, .training = training}}, tokens, table.view(), cache,
-                        y.view());
-        return y;
+        el::Matrix<B> y(backend, batch.tokens(), 8);
+        backend.parallel_for(1, [&](auto& lane, Index) {
+          typename el::TransformerEncoder<8, B>::Cache cache;
+          encoder.forward(el::Pass<B>{lane, memory, {.seed = 5, .training = training}}, staged.view(), table.view(),
+                          cache, y.view());
+        });
+        return HostCopy(backend, y.view());
       };
       const auto a = paper.view();
       const auto b = masked.view();
-      const auto ya = encode(a);
-      const auto yb = encode(b);
+      const auto ya = encode(paper);
+      const auto yb = encode(masked);
       Index compared = 0;
       for (Index s = 0; s < a.sequences(); ++s) {
         for (Index u = b.begin(s); u < b.end(s); ++u) {
           const Index t = a.begin(s) + b.position(u);
           REQUIRE(a.item(t) == b.item(u));
           for (Index c = 0; c < 8; ++c) {
-            CHECK(ya.view()(t, c) == doctest::Approx(yb.view()(u, c)).epsilon(1e-12));
+            CHECK(ya(t, c) == doctest::Approx(yb(u, c)).epsilon(1e-12));
             ++compared;
           }
         }
@@ -363,19 +395,22 @@ TEST_CASE_TEMPLATE("a fixed hidden size changes nothing", B, EVERY_BACKEND) {
   const auto table = random_matrix(backend, 4, 12, 8);
   const auto run = [&](const auto& encoder) {
     using Encoder = std::remove_cvref_t<decltype(encoder)>;
-    typename B::Lane lane;
     auto memory = backend.make_workspace();
-    const el::Pass<B> pass{lane, memory, fixed_dropout};
-    const auto tokens = batch.view();
+    const Staged<B> staged(backend, batch);
+    const auto tokens = staged.view();
     el::Matrix<B> y(backend, tokens.tokens(), 8);
     el::Matrix<B> dembedded(backend, tokens.tokens(), 8);
-    typename Encoder::Cache cache;
     Encoder gradient = encoder;
-    encoder.forward(pass, tokens, table.view(), cache, y.view());
-    auto values = el::test::to_host(backend, y.view());
-    encoder.backward(pass, tokens, cache, y.view(), gradient, dembedded.view());
+    std::vector<double> values;
+    backend.parallel_for(1, [&](auto& lane, Index) {
+      const el::Pass<B> pass{lane, memory, fixed_dropout};
+      typename Encoder::Cache cache;
+      encoder.forward(pass, tokens, table.view(), cache, y.view());
+      values = to_host(backend, y.view());
+      encoder.backward(pass, tokens, cache, y.view(), gradient, dembedded.view());
+    });
     for (const auto& p : el::parameters(gradient)) {
-      const auto more = el::test::to_host(backend, p.values);
+      const auto more = to_host(backend, p.values);
       values.insert(values.end(), more.begin(), more.end());
     }
     return values;
@@ -388,33 +423,38 @@ TEST_CASE_TEMPLATE("a fixed hidden size changes nothing", B, EVERY_BACKEND) {
 
 TEST_CASE_TEMPLATE("cluster loss", B, EVERY_BACKEND) {
   const B backend;
-  typename B::Lane lane;
   const Index users = 9;
   const Index d = 6;
   for (const Index k : {2, 3, 17, 50}) {
     for (const auto pairs : {el::CenterPairs::all, el::CenterPairs::distinct}) {
       for (const auto assignment : {el::Assignment::every, el::Assignment::nearest}) {
         el::WithInput<Values<B>> subject{{random_matrix(backend, 1, k, d)}, random_matrix(backend, 2, users, d)};
-        std::vector<std::int32_t> ids(users);
-        lane.nearest(subject.input.view(), subject.component.matrix.view(), ids);
+        auto nearest = backend.template allocate<std::int32_t>(users);
+        const std::span<std::int32_t> nearest_ids(nearest.data(), static_cast<std::size_t>(users));
+        backend.parallel_for(1, [&](auto& lane, Index) {
+          lane.nearest(subject.input.view(), subject.component.matrix.view(), nearest_ids);
+        });
+        const auto ids = to_host<std::int32_t>(backend, std::span<const std::int32_t>(nearest_ids));
         const auto loss = [&](const auto& at, auto* gradient) {
-          double value = 0;
           el::Matrix<B> unused_h(backend, users, d);
           el::Matrix<B> unused_c(backend, k, d);
           const auto dh = gradient != nullptr ? gradient->input.view() : unused_h.view();
           const auto dc = gradient != nullptr ? gradient->component.matrix.view() : unused_c.view();
-          if (assignment == el::Assignment::every) {
-            el::cluster_loss(lane, at.input.view(), at.component.matrix.view(), pairs, 1.0, &value, dh, dc);
-          } else {
-            el::nearest_cluster_loss(lane, at.input.view(), at.component.matrix.view(), ids, pairs, 1.0, &value, dh,
-                                     dc);
-          }
-          return value;
+          return sum_of(backend, [&](auto& lane, double* value) {
+            if (assignment == el::Assignment::every) {
+              el::cluster_loss(lane, at.input.view(), at.component.matrix.view(), pairs, 1.0, value, dh, dc);
+            } else {
+              el::nearest_cluster_loss(lane, at.input.view(), at.component.matrix.view(), nearest_ids, pairs, 1.0,
+                                       value, dh, dc);
+            }
+          });
         };
-        check(el::check_gradients(subject, loss, {}, backend), 50 + std::min<Index>(50, k * d));
+        check(el::check_gradients(subject, loss, samples(50), backend), most_samples + std::min(most_samples, k * d));
 
-        el::MatrixView<const double> h = subject.input.view();
-        el::MatrixView<const double> c = subject.component.matrix.view();
+        const HostCopy users_copy(backend, subject.input.view());
+        const HostCopy centers_copy(backend, subject.component.matrix.view());
+        const auto h = users_copy.view();
+        const auto c = centers_copy.view();
         double attraction = 0;
         double repulsion = 0;
         for (Index i = 0; i < users; ++i) {
@@ -454,25 +494,27 @@ TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
     bool labels;
   };
   for (const Case& one : {Case{&paper, 1.0, false}, {&paper, 0.5, true}, {&ragged, 1.0, true}, {&ragged, 0.5, false}}) {
-    const auto tokens = one.batch->view();
+    const Staged<B> staged(backend, *one.batch);
+    const auto tokens = staged.view();
     const double temperature = one.temperature;
-    const std::span<const std::int32_t> labels = one.labels ? std::span(user_labels) : std::span<const std::int32_t>{};
+    const auto staged_labels = el::test::to_device(backend, user_labels);
+    const std::span<const std::int32_t> labels(staged_labels.data(), one.labels ? user_labels.size() : 0);
     Values<B> z{random_matrix(backend, 3, tokens.tokens(), d, 0.4)};
     el::InfoNceOptions options{.temperature = temperature};
     const auto loss = [&](const auto& at, auto* gradient) {
-      double value = 0;
       el::Matrix<B> unused(backend, tokens.tokens(), d);
       const auto dz = gradient != nullptr ? gradient->matrix.view() : unused.view();
-      el::info_nce(backend, memory, tokens.by_position, at.matrix.view(), labels, options, &value, dz);
-      return value;
+      return value_of(backend, [&](double* value) {
+        el::info_nce(backend, memory, tokens.by_position, at.matrix.view(), labels, options, value, dz);
+      });
     };
-    check(el::check_gradients(z, loss, {}, backend), 50);
+    check(el::check_gradients(z, loss, samples(50), backend), most_samples);
 
     // The definition: flattened, zero-padded sequences.
     const Index n = tokens.sequences();
     el::Matrix<el::Reference> flat(el::Reference{}, n, tokens.max_length * d);
     el::ReferenceLane<double> lane;
-    lane.concat_pool(tokens, z.matrix.view(), flat.view());
+    lane.concat_pool(one.batch->view(), HostCopy(backend, z.matrix.view()).view(), flat.view());
     double expected = 0;
     for (Index i = 0; i < n; ++i) {
       const auto logit = [&](Index j) {
@@ -499,18 +541,20 @@ TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
     options.share = 0.5;
     options.weight = 3.0;
     CHECK(loss(z, &scaled) == doctest::Approx(0.5 * expected).epsilon(1e-12));
-    for (Index i = 0; i < plain.matrix.view().size(); ++i) {
-      CHECK(scaled.matrix.view().data()[i] == doctest::Approx(1.5 * plain.matrix.view().data()[i]).epsilon(1e-12));
+    const auto plain_values = to_host(backend, plain.matrix.view());
+    const auto scaled_values = to_host(backend, scaled.matrix.view());
+    for (std::size_t i = 0; i < plain_values.size(); ++i) {
+      CHECK(scaled_values[i] == doctest::Approx(1.5 * plain_values[i]).epsilon(1e-12));
     }
   }
 }
 
 TEST_CASE_TEMPLATE("gradients of pooling", B, EVERY_BACKEND) {
   const B backend;
-  typename B::Lane lane;
   for (const auto padding : both_paddings) {
     const auto batch = random_batch(3, {.lengths = {4, 1, 0, 9}, .max_length = 6, .masked = 0.2}, padding);
-    const auto tokens = batch.view();
+    const Staged<B> staged(backend, batch);
+    const auto tokens = staged.view();
     for (const auto pooling : both_poolings) {
       const Index columns = el::pooled_columns(pooling, 6, 3);
       CHECK(columns == (pooling == el::Pooling::mean ? 3 : 18));
@@ -518,15 +562,15 @@ TEST_CASE_TEMPLATE("gradients of pooling", B, EVERY_BACKEND) {
       Values<B> x{random_matrix(backend, 2, tokens.tokens(), 3)};
       const auto loss = [&](const auto& at, auto* gradient) {
         el::Matrix<B> y(backend, 4, columns);
-        el::pool(lane, pooling, tokens, at.matrix.view(), y.view());
-        if (gradient != nullptr) {
-          el::pool_backward(lane, pooling, tokens, w.view(), gradient->matrix.view());
-        }
-        double sum = 0;
-        lane.add_dot(1.0, w.view(), y.view(), &sum);
-        return sum;
+        return sum_of(backend, [&](auto& lane, double* sum) {
+          el::pool(lane, pooling, tokens, at.matrix.view(), y.view());
+          if (gradient != nullptr) {
+            el::pool_backward(lane, pooling, tokens, w.view(), gradient->matrix.view());
+          }
+          lane.add_dot(1.0, w.view(), y.view(), sum);
+        });
       };
-      check(el::check_gradients(x, loss, {}, backend), 24);
+      check(el::check_gradients(x, loss, samples(50), backend), std::min<Index>(most_samples, 24));
     }
   }
 }
@@ -637,16 +681,18 @@ template <class Model>
 void check_pass(Model& model, bool projects, const std::function<void(Model&)>& configure) {
   configure(model);
   const auto batches = random_batches<Model>(model.padding);
+  const auto& backend = model.backend();
   el::TrainingPass<Model> pass(model);
-  Trained<Model> subject{shaken(model)};
-  typename Model::Lane lane;
+  Trained<Model> subject{shaken(backend, model)};
   if constexpr (Model::has_clusters) {
-    subject.model.clusters.project(lane);
+    backend.parallel_for(1, [&](auto& lane, Index) { subject.model.clusters.project(lane); });
   }
-  const auto copy = [&lane](const auto& from, const auto& to) {
-    for (std::size_t i = 0; i < from.size(); ++i) {
-      lane.copy(from[i].values, to[i].values);
-    }
+  const auto copy = [&backend](const auto& from, const auto& to) {
+    backend.parallel_for(1, [&](auto& lane, Index) {
+      for (std::size_t i = 0; i < from.size(); ++i) {
+        lane.copy(from[i].values, to[i].values);
+      }
+    });
   };
   const auto loss = [&](auto& at, Trained<Model>* gradient) {
     copy(el::parameters(at.model), el::parameters(model));
@@ -656,25 +702,27 @@ void check_pass(Model& model, bool projects, const std::function<void(Model&)>& 
       const auto same_name = [](const auto& a, const auto& b) { return a.name == b.name; };
       const auto named = el::parameters(model);
       CHECK(std::equal(gradients.begin(), gradients.end(), named.begin(), named.end(), same_name));
-      for (Index c = 0; c < hidden; ++c) {
-        CHECK(gradients[Model::has_clusters ? 1 : 0].values(0, c) == 0.0);  // padding is never trained
-      }
+      const auto padding_row = gradients[Model::has_clusters ? 1 : 0].values.slice_rows(0, 1);
+      CHECK(to_host(backend, padding_row) == std::vector<double>(hidden, 0.0));  // padding is never trained
       copy(gradients, el::parameters(gradient->model));
       if constexpr (Model::has_clusters) {
-        const auto g = gradient->model.clusters.centers();
-        const auto c = at.model.clusters.centers();
+        const auto centers = gradient->model.clusters.centers();
+        auto values = to_host(backend, centers);
+        const el::MatrixView<double> g(values.data(), centers.rows(), centers.cols());
+        const HostCopy c(backend, at.model.clusters.centers());
         for (Index j = 0; projects && j < g.rows(); ++j) {
           const double along = std::inner_product(g.row(j), g.row(j) + g.cols(), c.row(j), 0.0);
           for (Index i = 0; i < g.cols(); ++i) {
             g(j, i) -= along * c(j, i);
           }
         }
+        el::test::to_device(backend, values, centers);
       }
     }
     return total;
   };
-  const auto found = el::check_gradients(subject, loss, {.samples = 6}, model.backend());
-  check(found, 90);
+  const auto found = el::check_gradients(subject, loss, samples(pass_samples), model.backend());
+  check(found, 15 * pass_samples);
   CHECK(loss(subject, nullptr) != 0.0);
 }
 
@@ -770,10 +818,11 @@ TEST_CASE_TEMPLATE("next-item losses equal their formulas, under both paddings",
     double bpr = 0;
     double softmax = 0;
     Index targets = 0;
-    typename B::Lane lane;
-    model.encode(lane, tokens, [&](auto y) {
+    const Staged<B> staged(backend, batches.template of<el::InputView>());
+    const HostCopy table(backend, model.items());
+    const auto add_losses = [&](const HostCopy& y) {
       const auto score = [&](Index t, Index v) {
-        return std::inner_product(y.row(t), y.row(t) + hidden, model.items().row(v), 0.0);
+        return std::inner_product(y.row(t), y.row(t) + hidden, table.row(v), 0.0);
       };
       const auto logistic = [](double x) { return 1 / (1 + std::exp(-x)); };
       for (Index t = 0; t < tokens.tokens(); ++t) {
@@ -792,6 +841,9 @@ TEST_CASE_TEMPLATE("next-item losses equal their formulas, under both paddings",
         softmax += std::log(total) - positive;
         ++targets;
       }
+    };
+    backend.parallel_for(1, [&](auto& lane, Index) {
+      model.encode(lane, staged.view(), [&](auto y) { add_losses(HostCopy(backend, y)); });
     });
     CHECK(targets == 3 + 1 + 5 + 2 + 5 + 4);
     std::apply([](auto& a, auto& b, auto& c, auto&...) { a.weight = b.weight = c.weight = 1; }, model.objectives);
@@ -829,18 +881,20 @@ TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right",
 
 // ---- clusters -----------------------------------------------------------------------------------------------------
 
-TEST_CASE_TEMPLATE("k_means finds separable blobs", B, el::BasicReference<double>, el::BasicCpu<double>,
-                   el::BasicCpu<float>) {
-  using T = typename B::Scalar;
+TEST_CASE_TEMPLATE("k_means finds separable blobs", B, K_MEANS_BACKENDS) {
   const B backend;
   const Index per_blob = 40;
   auto points = random_matrix(backend, 8, 3 * per_blob, 5, 0.1);
+  auto values = to_host(backend, points.view());
+  for (Index i = 0; i < points.rows(); ++i) {
+    values[static_cast<std::size_t>(i * 5 + i % 3)] += 4;
+  }
+  el::test::to_device(backend, values, points.view());
+  const HostCopy point(backend, points.view());
   std::vector<std::vector<double>> means(3, std::vector<double>(5));
   for (Index i = 0; i < points.rows(); ++i) {
-    points.view()(i, i % 3) += T(4);
     for (Index c = 0; c < 5; ++c) {
-      means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)] +=
-          static_cast<double>(points.view()(i, c)) / per_blob;
+      means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)] += point(i, c) / per_blob;
     }
   }
   el::Matrix<B> centers(backend, 3, 5);
@@ -848,18 +902,18 @@ TEST_CASE_TEMPLATE("k_means finds separable blobs", B, el::BasicReference<double
   double expected = 0;
   for (Index i = 0; i < points.rows(); ++i) {
     for (Index c = 0; c < 5; ++c) {
-      const double gap = static_cast<double>(points.view()(i, c)) -
-                         means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)];
+      const double gap = point(i, c) - means[static_cast<std::size_t>(i % 3)][static_cast<std::size_t>(c)];
       expected += gap * gap;
     }
   }
   CHECK(inertia == doctest::Approx(expected).epsilon(1e-4));
+  const HostCopy center(backend, centers.view());
   for (const auto& mean : means) {
     double nearest = 1e9;
     for (Index j = 0; j < 3; ++j) {
       double distance = 0;
       for (Index c = 0; c < 5; ++c) {
-        distance += std::abs(static_cast<double>(centers.view()(j, c)) - mean[static_cast<std::size_t>(c)]);
+        distance += std::abs(center(j, c) - mean[static_cast<std::size_t>(c)]);
       }
       nearest = std::min(nearest, distance);
     }

@@ -14,9 +14,21 @@
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/optim/adam.hpp"
+#include "support.hpp"
+#ifdef ELCREC_TEST_CUDA
+#include "elcrec/backend/cuda.hpp"
+#endif
 
 namespace el = elcrec;
 using el::Index;
+using el::test::to_host;
+
+/// Compiled once more against the CUDA backend.
+#ifdef ELCREC_TEST_CUDA
+#define EVERY_BACKEND el::BasicCuda<double>, el::BasicCuda<float>
+#else
+#define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>, el::BasicReference<float>, el::BasicCpu<float>
+#endif
 
 namespace {
 
@@ -108,9 +120,10 @@ struct Golden {
     std::get<3>(model.objectives).weight = intent;
   }
 
-  void check(const std::string& name, el::MatrixView<const T> found) const {
+  void check(const std::string& name, el::MatrixView<const T> matrix) const {
     const auto expected = file.template read<double>(name);
-    REQUIRE(expected.size() == static_cast<std::size_t>(found.size()));
+    const auto found = to_host(model.backend(), matrix);
+    REQUIRE(expected.size() == found.size());
     double largest = 0;
     for (const double v : expected) {
       largest = std::max(largest, std::abs(v));
@@ -120,7 +133,7 @@ struct Golden {
     largest = largest < 1e-12 ? 1 : largest;
     double worst = 0;
     for (std::size_t i = 0; i < expected.size(); ++i) {
-      const double difference = std::abs(static_cast<double>(found.flat()[i]) - expected[i]);
+      const double difference = std::abs(found[i] - expected[i]);
       worst = std::isfinite(difference) ? std::max(worst, difference / largest) : INFINITY;
     }
     INFO(name << ": largest value " << largest << ", worst relative difference " << worst);
@@ -145,29 +158,35 @@ void check_file(const std::filesystem::path& path, const B& backend) {
   CAPTURE(path.filename().string());
   Golden<B> golden(path, backend);
   auto& model = golden.model;
-  typename B::Lane lane;
 
-  const auto input = golden.batches.template of<el::InputView>().view();
-  const auto pair = golden.batches.template of<el::AugmentedPair<>>().view();
-  model.encode(lane, input, [&](auto y) { golden.check("out.sequence_output", y); });
-  model.encode(lane, pair, [&](auto y) {
-    golden.check("out.view_output", y);
-    std::vector<std::int32_t> ids(static_cast<std::size_t>(pair.tokens()));
-    model.clusters.nearest(lane, y, ids);
-    CHECK(ids == golden.file.template read<std::int32_t>("out.token_intent"));
-  });
+  const el::test::Staged<B> staged_input(backend, golden.batches.template of<el::InputView>());
+  const el::test::Staged<B> staged_pair(backend, golden.batches.template of<el::AugmentedPair<>>());
+  const auto input = staged_input.view();
+  const auto pair = staged_pair.view();
   el::Matrix<B> users(backend, input.sequences(), model.hidden());
   el::Matrix<B> norms(backend, 1, input.sequences());
-  model.encode_mean(lane, input, users.view());
-  lane.normalize_rows(users.view(), norms.view(), users.view());
-  golden.check("out.user_embedding", users.view());
-  std::vector<std::int32_t> intents(static_cast<std::size_t>(input.sequences()));
-  model.clusters.nearest(lane, users.view(), intents);
-  CHECK(intents == golden.file.template read<std::int32_t>("out.intent"));
-  model.encode_last(lane, input, users.view());
   el::Matrix<B> scores(backend, input.sequences(), model.items().rows());
-  lane.multiply_nt(users.view(), model.items(), scores.view(), el::Write::replace);
-  golden.check("out.last_scores", scores.view());
+  auto ids = backend.template allocate<std::int32_t>(pair.tokens());
+  const auto nearest = [&](auto& lane, el::MatrixView<const T> x, const std::string& name) {
+    const std::span<std::int32_t> found(ids.data(), static_cast<std::size_t>(x.rows()));
+    model.clusters.nearest(lane, x, found);
+    CHECK(to_host<std::int32_t>(backend, std::span<const std::int32_t>(found)) ==
+          golden.file.template read<std::int32_t>(name));
+  };
+  backend.parallel_for(1, [&](auto& lane, Index) {
+    model.encode(lane, input, [&](auto y) { golden.check("out.sequence_output", y); });
+    model.encode(lane, pair, [&](auto y) {
+      golden.check("out.view_output", y);
+      nearest(lane, y, "out.token_intent");
+    });
+    model.encode_mean(lane, input, users.view());
+    lane.normalize_rows(users.view(), norms.view(), users.view());
+    golden.check("out.user_embedding", users.view());
+    nearest(lane, users.view(), "out.intent");
+    model.encode_last(lane, input, users.view());
+    lane.multiply_nt(users.view(), model.items(), scores.view(), el::Write::replace);
+    golden.check("out.last_scores", scores.view());
+  });
 
   el::TrainingPass<el::ELCRec<B>> pass(model);
   const auto run = [&](double next_item, double sequence, double cluster, double intent) {
@@ -213,8 +232,7 @@ void check_file(const std::filesystem::path& path, const B& backend) {
 
 TEST_CASE("there are golden files") { CHECK_FALSE(golden_files().empty()); }
 
-TEST_CASE_TEMPLATE("golden values", B, el::BasicReference<double>, el::BasicCpu<double>, el::BasicReference<float>,
-                   el::BasicCpu<float>) {
+TEST_CASE_TEMPLATE("golden values", B, EVERY_BACKEND) {
   for (const auto& path : golden_files()) {
     check_file(path, B());
   }

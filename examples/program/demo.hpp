@@ -90,7 +90,7 @@ class Demo {
             .model = elcrec::preset(preset)};
   }
 
-  void show(TrainedModel& model, const Setting& setting) const {
+  void show(TrainedModel<elcrec::Cpu>& model, const Setting& setting) const {
     const auto& split = setting.split;
     print_setting(common_.progress(), split, model);
     {

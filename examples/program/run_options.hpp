@@ -39,6 +39,9 @@ struct RunOptions {
   elcrec::ShortHistories short_histories = elcrec::ShortHistories::reject;
 };
 
+/// Before their names in a checkpoint's metadata.
+inline constexpr std::string_view run_prefix = "run.";
+
 /// visitor(name, field, description) for every option, as for elcrec::ELCRecOptions.
 template <class Options>
   requires std::same_as<std::remove_const_t<Options>, RunOptions>
@@ -71,36 +74,36 @@ void visit_options(Options& o, auto&& visitor) {
 }
 
 /// ELCRec whose checkpoints say how it was trained as well.
-class TrainedModel : public elcrec::ELCRec<elcrec::Cpu> {
+template <elcrec::Backend B>
+class TrainedModel : public elcrec::ELCRec<B> {
  public:
-  using Base = elcrec::ELCRec<elcrec::Cpu>;
-  static constexpr std::string_view prefix = "run.";
+  using Base = elcrec::ELCRec<B>;
 
-  TrainedModel(const elcrec::ELCRecOptions& options, const RunOptions& run, const elcrec::Cpu& backend)
+  TrainedModel(const elcrec::ELCRecOptions& options, const RunOptions& run, const B& backend)
       : Base(options, backend), run_(run) {}
 
   [[nodiscard]] std::map<std::string, std::string> metadata() const {
     auto metadata = Base::metadata();
     visit_options(run_, [&](const char* name, const auto& value, const char*) {
-      metadata[std::string(prefix) + name] = elcrec::to_text(value);
+      metadata[std::string(run_prefix) + name] = elcrec::to_text(value);
     });
     return metadata;
-  }
-
-  /// What `metadata` wrote; options that are not there keep their defaults.
-  [[nodiscard]] static RunOptions read_run(const std::map<std::string, std::string>& metadata) {
-    RunOptions run;
-    visit_options(run, [&](const char* name, auto& value, const char*) {
-      const std::string key = std::string(prefix) + name;
-      if (const auto found = metadata.find(key); found != metadata.end()) {
-        elcrec::from_text(key, found->second, value);
-      }
-    });
-    return run;
   }
 
  private:
   RunOptions run_;
 };
+
+/// What TrainedModel::metadata wrote; options that are not there keep their defaults.
+[[nodiscard]] inline RunOptions read_run(const std::map<std::string, std::string>& metadata) {
+  RunOptions run;
+  visit_options(run, [&](const char* name, auto& value, const char*) {
+    const std::string key = std::string(run_prefix) + name;
+    if (const auto found = metadata.find(key); found != metadata.end()) {
+      elcrec::from_text(key, found->second, value);
+    }
+  });
+  return run;
+}
 
 }  // namespace program

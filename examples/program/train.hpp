@@ -15,6 +15,13 @@ namespace program {
 
 class Train {
  public:
+  /// A run to be started or continued.
+  struct Plan {
+    elcrec::ELCRecOptions model;
+    RunOptions run{};
+    std::optional<elcrec::ItemMap> items{};  ///< of the checkpoint to continue
+  };
+
   explicit Train(CLI::App& app) {
     auto& command = *app.add_subcommand("train", "Train a model on a file of histories");
     command.add_option("--data", data_, "lines \"user item item ...\", oldest item first")->required();
@@ -27,6 +34,9 @@ class Train {
     command.add_flag("--resume", resume_, "continue the run whose checkpoint is at --out, with its configuration");
     command.add_option("--log", log_, "file for one JSON line an epoch; --resume appends, otherwise it starts anew");
     common_.add_to(command);
+#ifdef ELCREC_PROGRAM_HAS_CUDA
+    add_choice<bool>(command, "--backend", on_cuda_, {{"cpu", false}, {"cuda", true}}, "what computes");
+#endif
     flags_.add_to<RunOptions>(command, "Training");
     flags_.add_to<elcrec::ELCRecOptions>(command, "Model");
     command.footer(
@@ -42,27 +52,10 @@ class Train {
   Train(const Train&) = delete;
   Train& operator=(const Train&) = delete;
 
- private:
-  enum class Ablation { full, b, icl, elcm };
-
-  /// A run to be started or continued.
-  struct Plan {
-    elcrec::ELCRecOptions model;
-    RunOptions run{};
-    std::optional<elcrec::ItemMap> items{};  ///< of the checkpoint to continue
-  };
-
-  void run() {
-    check_out();
-    Plan plan = resume_ ? resumed_plan() : new_plan({});
-    auto data = plan.items ? elcrec::read_sequences(data_, *plan.items) : elcrec::read_sequences(data_);
-    const auto split = elcrec::leave_one_out(std::move(data), plan.run.short_histories);
-    plan.model.items = split.item_count();
-    TrainedModel model(plan.model, plan.run, common_.backend());
-    train(model, plan, split);
-  }
-
-  void train(TrainedModel& model, const Plan& plan, const elcrec::LeaveOneOut& split) {
+  /// Carries the plan out, with progress on the way and a report at the end.
+  template <elcrec::Backend B>
+  void train_on(const B& backend, const Plan& plan, const elcrec::LeaveOneOut& split) const {
+    TrainedModel model(plan.model, plan.run, backend);
     const elcrec::StopSignal stop;
     auto options = trainer_options(plan.run, plan.model.seed, stop.requested());
     options.checkpoint = out_;
@@ -84,6 +77,23 @@ class Train {
       report(result, elcrec::evaluate(model, split, elcrec::Split::test, {.protocol = plan.run.protocol}),
              elcrec::evaluate_popularity(split, elcrec::Split::test));
     }
+  }
+
+ private:
+  enum class Ablation { full, b, icl, elcm };
+
+  void run() {
+    check_out();
+    Plan plan = resume_ ? resumed_plan() : new_plan({});
+    auto data = plan.items ? elcrec::read_sequences(data_, *plan.items) : elcrec::read_sequences(data_);
+    const auto split = elcrec::leave_one_out(std::move(data), plan.run.short_histories);
+    plan.model.items = split.item_count();
+#ifdef ELCREC_PROGRAM_HAS_CUDA
+    if (on_cuda_) {
+      return train_on_cuda(*this, plan, split);
+    }
+#endif
+    train_on(common_.backend(), plan, split);
   }
 
   // Before hours of training, not after.
@@ -122,7 +132,7 @@ class Train {
   [[nodiscard]] Plan resumed_plan() const {
     const auto file = elcrec::SafetensorsFile::read(out_);
     const auto found = elcrec::read_options(file, out_.string());
-    Plan saved{.model = found, .run = TrainedModel::read_run(file.metadata())};
+    Plan saved{.model = found, .run = read_run(file.metadata())};
     Plan plan = new_plan(saved);
     plan.model.items = found.items;
     const auto expected = elcrec::to_metadata(plan.model);
@@ -184,6 +194,11 @@ class Train {
   std::string preset_;
   Ablation ablation_ = Ablation::full;
   bool resume_ = false;
+#ifdef ELCREC_PROGRAM_HAS_CUDA
+  /// train_on(elcrec::Cuda(), ...), compiled by nvcc.
+  static void train_on_cuda(const Train& train, const Plan& plan, const elcrec::LeaveOneOut& split);
+  bool on_cuda_ = false;
+#endif
 };
 
 }  // namespace program

@@ -11,6 +11,7 @@
 #include "elcrec/backend/cpu/row_scatter.hpp"
 #include "elcrec/backend/cpu/thread_pool.hpp"
 #include "elcrec/backend/host_buffer.hpp"
+#include "elcrec/backend/host_staging.hpp"
 #include "elcrec/core/error.hpp"
 
 namespace elcrec {
@@ -23,7 +24,7 @@ struct CpuOptions {
 };
 
 /// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. Parallel regions of
-/// one pool must not overlap; operations on lanes of one's own (`Lane lane;`) are free of the pool and of each other.
+/// one pool must not overlap; operations on lanes of one's own (make_lane) are free of the pool and of each other.
 template <class T>
 class BasicCpu {
  public:
@@ -32,11 +33,12 @@ class BasicCpu {
   using Workspace = typename Lane::Workspace;
   template <class U>
   using Buffer = HostBuffer<U>;
+  using Staging = HostStaging;
 
   explicit BasicCpu(CpuOptions options = {}) : state_(std::make_shared<State>(options)) {}
 
-  /// A batch in this backend's memory: here, the caller's own.
-  [[nodiscard]] static TokenView stage(const TokenView& host) { return host; }
+  /// A lane of one's own, for a thread of one's own.
+  [[nodiscard]] static Lane make_lane() { return Lane(); }
 
   template <class U>
   [[nodiscard]] Buffer<U> allocate(Index n) const {
@@ -55,6 +57,16 @@ class BasicCpu {
   /// in L2, which holds 512 KB or, wherever there is AVX-512, 1 MB and more. Larger shards pack the weights less often.
   [[nodiscard]] static constexpr Index shard_tokens() { return simd::register_count == 32 ? 256 : 128; }
   [[nodiscard]] Index threads() const { return state_->pool.threads(); }
+  /// Sequences that are encoded in one go outside of training.
+  [[nodiscard]] static constexpr Index encoded_sequences() { return 64; }
+  /// Whether an operation spreads over the whole machine by itself, so that many small tasks only hold it up.
+  static constexpr bool spreads_operations = false;
+
+  /// Calls f, which runs the operations of a training step.
+  template <class F>
+  void run_step(F&& f) const {
+    f();
+  }
 
   /// f(lane, i) for i in [0, count), in any order.
   template <class F>

@@ -25,6 +25,7 @@ class HostBuffer {
  public:
   struct Uninitialised {};
   static constexpr std::size_t alignment = 64;
+  static constexpr bool in_host_memory = true;
 
   HostBuffer() = default;
   explicit HostBuffer(Index n) : HostBuffer(n, Uninitialised{}) {

@@ -7,9 +7,9 @@
 #include <vector>
 
 #include "elcrec/backend/host_buffer.hpp"
+#include "elcrec/backend/host_staging.hpp"
 #include "elcrec/backend/reference/lane.hpp"
 #include "elcrec/core/operations.hpp"
-#include "elcrec/core/token_view.hpp"
 
 namespace elcrec {
 
@@ -22,10 +22,10 @@ class BasicReference {
   template <class U>
   using Buffer = HostBuffer<U>;
   using Workspace = typename Lane::Workspace;
+  using Staging = HostStaging;
 
-  /// A batch in this backend's memory: here, the caller's own.
-  [[nodiscard]] static TokenView stage(const TokenView& host) { return host; }
-
+  /// A lane of one's own, for a thread of one's own.
+  [[nodiscard]] static Lane make_lane() { return Lane(); }
   template <class U>
   [[nodiscard]] Buffer<U> allocate(Index n) const {
     return Buffer<U>(n);
@@ -41,6 +41,16 @@ class BasicReference {
   /// Tokens that a component takes through in one go.
   [[nodiscard]] static constexpr Index shard_tokens() { return Index{1} << 30; }
   [[nodiscard]] static constexpr Index threads() { return 1; }
+  /// Sequences that are encoded in one go outside of training.
+  [[nodiscard]] static constexpr Index encoded_sequences() { return 64; }
+  /// Whether an operation spreads over the whole machine by itself, so that many small tasks only hold it up.
+  static constexpr bool spreads_operations = false;
+
+  /// Calls f, which runs the operations of a training step.
+  template <class F>
+  void run_step(F&& f) const {
+    f();
+  }
 
   /// f(lane, i) for i in [0, count).
   template <class F>
@@ -86,6 +96,13 @@ class BasicReference {
 
     /// Ids touched since the last clear, in the order of their first touch.
     [[nodiscard]] std::span<const ItemId> touched() const { return ids_; }
+    /// Sets the touched rows of a table to 0, then clears.
+    void clear_rows(const BasicReference&, MatrixView<T> table) {
+      for (const ItemId id : ids_) {
+        std::fill_n(table.row(id), table.cols(), T(0));
+      }
+      clear();
+    }
     void clear() {
       ids_.clear();
       std::fill(touched_.begin(), touched_.end(), char{0});

@@ -64,46 +64,49 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
     return inertia;
   };
 
-  const auto move_centers = [&](Lane& lane) {
+  const auto move_centers = [&] {
     std::vector<Index> sizes(static_cast<std::size_t>(k), 0);
     for (const auto id : assigned) {
       ++sizes[static_cast<std::size_t>(id)];
     }
-    lane.fill(current.view(), T(0));
+    backend.parallel_for(1, [&](Lane& lane, Index) { lane.fill(current.view(), T(0)); });
     const RowContribution<T> members{id_span, {}, points};
     scatter(backend, std::span(&members, 1), current.view());
     scatter.clear();
-    for (Index j = 0; j < k; ++j) {
-      auto center = current.view().slice_rows(j, j + 1);
-      if (const Index size = sizes[static_cast<std::size_t>(j)]; size > 0) {
-        lane.scale(T(1) / static_cast<T>(size), center);
-      } else {
-        const Index farthest = std::max_element(gaps.begin(), gaps.end()) - gaps.begin();
-        gaps[static_cast<std::size_t>(farthest)] = 0;
-        lane.copy(points.slice_rows(farthest, farthest + 1), center);
+    backend.parallel_for(1, [&](Lane& lane, Index) {
+      for (Index j = 0; j < k; ++j) {
+        auto center = current.view().slice_rows(j, j + 1);
+        if (const Index size = sizes[static_cast<std::size_t>(j)]; size > 0) {
+          lane.scale(T(1) / static_cast<T>(size), center);
+        } else {
+          const Index farthest = std::max_element(gaps.begin(), gaps.end()) - gaps.begin();
+          gaps[static_cast<std::size_t>(farthest)] = 0;
+          lane.copy(points.slice_rows(farthest, farthest + 1), center);
+        }
       }
-    }
+    });
   };
 
-  Lane lane;
   for (int restart = 0; restart < options.restarts; ++restart) {
     RandomEngine random(
         {options.seed, static_cast<std::uint32_t>(restart), static_cast<std::uint32_t>(RandomTensor::k_means)});
     std::vector<Index> order(static_cast<std::size_t>(n));
     std::iota(order.begin(), order.end(), Index{0});
     random.shuffle(std::span(order));
-    for (Index j = 0; j < k; ++j) {
-      const Index p = order[static_cast<std::size_t>(j)];
-      lane.copy(points.slice_rows(p, p + 1), current.view().slice_rows(j, j + 1));
-    }
+    backend.parallel_for(1, [&](Lane& lane, Index) {
+      for (Index j = 0; j < k; ++j) {
+        const Index p = order[static_cast<std::size_t>(j)];
+        lane.copy(points.slice_rows(p, p + 1), current.view().slice_rows(j, j + 1));
+      }
+    });
     double inertia = assign();
     for (int i = 0; i < options.iterations; ++i) {
-      move_centers(lane);
+      move_centers();
       inertia = assign();
     }
     if (inertia < best) {
       best = inertia;
-      lane.copy(current.view(), centers);
+      backend.parallel_for(1, [&](Lane& lane, Index) { lane.copy(current.view(), centers); });
     }
   }
   return best;

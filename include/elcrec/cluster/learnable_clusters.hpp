@@ -24,8 +24,7 @@ class LearnableClusters {
       : centers_(backend, checked(count), hidden) {
     constexpr std::uint32_t which = 0xFFFF;
     initialise_normal(backend, seed, which, 1.0, centers_.view());
-    Lane lane;
-    project(lane);
+    backend.parallel_for(1, [this](Lane& lane, Index) { project(lane); });
   }
 
   [[nodiscard]] Index count() const { return centers_.rows(); }

@@ -21,6 +21,14 @@ template <class L>
 using Out = MatrixView<typename L::Scalar>;
 
 template <class L>
+concept Transfers = requires(L lane, const TokenView& tokens, std::span<const std::int32_t> in,
+                             std::span<std::int32_t> out) {
+  { lane.stage(tokens) } -> std::same_as<TokenView>;
+  { lane.stage(in) } -> std::same_as<std::span<const std::int32_t>>;
+  lane.read(in, out);
+};
+
+template <class L>
 concept Elementwise = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, double* sum) {
   lane.fill(y, a);
   lane.copy(x, y);
@@ -132,9 +140,9 @@ concept Ranking = requires(L lane, const RankingRule& rule, In<L> x, Out<L> y, s
 
 /// Runs operations on one piece of a batch: a thread of the CPU, a stream of a GPU. ReferenceLane specifies each one.
 template <class L>
-concept BackendLane = operation::Elementwise<L> && operation::Products<L> && operation::Embedding<L> &&
-    operation::LayerNorm<L> && operation::Gelu<L> && operation::Dropout<L> && operation::Attention<L> &&
-    operation::Pooling<L> && operation::RowSelection<L> && operation::NextItemLosses<L> &&
+concept BackendLane = operation::Transfers<L> && operation::Elementwise<L> && operation::Products<L> &&
+    operation::Embedding<L> && operation::LayerNorm<L> && operation::Gelu<L> && operation::Dropout<L> &&
+    operation::Attention<L> && operation::Pooling<L> && operation::RowSelection<L> && operation::NextItemLosses<L> &&
     operation::ContrastiveLosses<L> && operation::AdamUpdate<L> && operation::Ranking<L> && requires(L lane) {
   lane.workspace().frame();
 };
@@ -143,6 +151,7 @@ concept BackendLane = operation::Elementwise<L> && operation::Products<L> && ope
 /// where the concept alone would only say that it is not satisfied.
 template <class L>
 consteval bool check_lane() {
+  static_assert(operation::Transfers<L>, "the lane lacks operations of operation::Transfers");
   static_assert(operation::Elementwise<L>, "the lane lacks operations of operation::Elementwise");
   static_assert(operation::Products<L>, "the lane lacks operations of operation::Products");
   static_assert(operation::Embedding<L>, "the lane lacks operations of operation::Embedding");
@@ -159,22 +168,39 @@ consteval bool check_lane() {
   return BackendLane<L>;
 }
 
+/// A function of anything, to state in concepts that one may be passed: nvcc takes no lambda there.
+struct AnyFunction {
+  void operator()(auto&&...) const {}
+};
+
+/// Brings a batch into backend memory: upload(host) starts to, view() is the batch there for what runs from now on,
+/// finished() says that nothing will read it after what runs already. The host's batch must live as long.
+template <class S, class B>
+concept BatchStaging = std::constructible_from<S, const B&> && requires(S& staging, const TokenView& tokens) {
+  staging.upload(tokens);
+  { staging.view() } -> std::same_as<TokenView>;
+  staging.finished();
+};
+
 /// Owns memory and the way work is spread: what a component is written against.
 template <class B>
-concept Backend = std::copy_constructible<B> && BackendLane<typename B::Lane> &&
-    requires(const B& backend, Index n, const TokenView& tokens, std::span<const float> from, std::span<float> to) {
+concept Backend = std::copy_constructible<B> && BackendLane<typename B::Lane> && BatchStaging<typename B::Staging, B> &&
+    requires(const B& backend, Index n, std::span<const float> from, std::span<float> to) {
   typename B::Scalar;
   typename B::Workspace;
   typename B::RowScatter;
   { backend.slices() } -> std::convertible_to<Index>;
   { backend.shard_tokens() } -> std::convertible_to<Index>;
   { backend.threads() } -> std::convertible_to<Index>;
-  { backend.stage(tokens) } -> std::convertible_to<TokenView>;
+  { backend.encoded_sequences() } -> std::convertible_to<Index>;
+  { B::spreads_operations } -> std::convertible_to<bool>;
+  { backend.make_lane() } -> std::same_as<typename B::Lane>;
+  backend.run_step(AnyFunction{});
   backend.template copy<float>(from, to);
   backend.make_workspace();
   backend.template allocate<typename B::Scalar>(n);
-  backend.parallel_for(n, [](typename B::Lane&, Index) {});
-  backend.parallel_blocks(n, n, [](typename B::Lane&, Index, Index) {});
+  backend.parallel_for(n, AnyFunction{});
+  backend.parallel_blocks(n, n, AnyFunction{});
 };
 
 }  // namespace elcrec

@@ -34,9 +34,9 @@ struct DropoutMask {
     threshold = static_cast<std::uint32_t>(std::min<long>(std::lround(rate * resolution), resolution - 1));
   }
 
-  [[nodiscard]] bool active() const { return threshold != 0; }
-  [[nodiscard]] bool half() const { return threshold == resolution / 2; }
-  [[nodiscard]] double scale() const { return static_cast<double>(resolution) / (resolution - threshold); }
+  [[nodiscard]] constexpr bool active() const { return threshold != 0; }
+  [[nodiscard]] constexpr bool half() const { return threshold == resolution / 2; }
+  [[nodiscard]] constexpr double scale() const { return static_cast<double>(resolution) / (resolution - threshold); }
 
   /// Groups that a row of `columns` elements takes.
   [[nodiscard]] static constexpr Index groups(Index columns) { return (columns + group_columns - 1) / group_columns; }
@@ -47,7 +47,7 @@ struct DropoutMask {
   }
 
   /// Whether element (row, column) of a matrix with `columns` columns stays.
-  [[nodiscard]] bool keeps(std::uint64_t row, Index column, Index columns) const {
+  [[nodiscard]] constexpr bool keeps(std::uint64_t row, Index column, Index columns) const {
     const auto g = group(row, column / group_columns, columns);
     const auto c = static_cast<std::uint64_t>(column % group_columns);
     if (half()) {

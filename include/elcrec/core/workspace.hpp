@@ -43,6 +43,13 @@ class Workspace {
     return {data, static_cast<std::size_t>(n)};
   }
 
+  /// The same in host memory: for what a component remembers that is no input or output of an operation.
+  template <class T>
+  [[nodiscard]] std::span<T> host_array(Index n) {
+    static_assert(ByteBuffer::in_host_memory, "workspaces of a device have host_array of their own");
+    return array<T>(n);
+  }
+
   /// (rows, cols) elements, not initialised.
   template <class T>
   [[nodiscard]] MatrixView<T> matrix(Index rows, Index cols) {

@@ -113,6 +113,7 @@ class TokenBatch {
     v.longest = longest_;
     v.token_count = tokens();
     v.offsets = offsets_;
+    v.host_offsets = offsets_;
     v.items = items_;
     v.positions = positions_;
     v.targets = has_targets_ ? std::span(targets_) : std::span<const ItemId>{};

@@ -22,7 +22,9 @@ template <SequenceEncoder E>
   initialise_normal(backend, options.seed, 0, 1.0, weights.view());
   backend.parallel_for(1, [&](typename B::Lane& lane, Index) { lane.copy(table, subject.input.view()); });
 
-  const TokenView staged = backend.stage(tokens);
+  typename B::Staging staging(backend);
+  staging.upload(tokens);
+  const TokenView staged = staging.view();
   auto memory = backend.make_workspace();
   const auto loss = [&](const WithInput<E>& at, WithInput<E>* gradient) {
     auto sum = backend.template allocate<double>(1);

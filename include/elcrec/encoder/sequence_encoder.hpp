@@ -32,7 +32,7 @@ concept SequenceEncoder = Backend<typename E::Backend> && std::copy_constructibl
   { encoder.max_length() } -> std::convertible_to<Index>;
   encoder.forward(pass, tokens, in, cache, out);
   encoder.backward(pass, tokens, cache, out, gradient, out);
-  E::visit_parameters(encoder, [](const std::string&, MatrixView<const typename E::Backend::Scalar>, int) {});
+  E::visit_parameters(encoder, AnyFunction{});
 };
 
 }  // namespace elcrec

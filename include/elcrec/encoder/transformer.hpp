@@ -133,7 +133,7 @@ class TransformerEncoder {
   /// The embedding and the first `count` layers.
   void forward_layers(const Pass<B>& pass, const TokenView& tokens, In table, std::size_t count, Cache& cache,
                       Out y) const {
-    cache.layers = pass.memory.template array<typename Layer::Cache>(static_cast<Index>(count));
+    cache.layers = pass.memory.template host_array<typename Layer::Cache>(static_cast<Index>(count));
     const Index t = tokens.tokens();
     Out x = count == 0 ? y : pass.keep(t, hidden());
     pass.lane.embed(tokens, table, positions_.view(), y);

@@ -46,8 +46,11 @@ template <class Model>
           " items, expected at most the model's ", model.item_count());
   const RankingRule rule = ranking_rule(options.protocol, model.item_count());
   std::vector<Index> ranks(static_cast<std::size_t>(split.user_count()));
-  constexpr Index block = 64;
-  model.backend().parallel_blocks(split.user_count(), block, [&](Lane& lane, Index first, Index last) {
+  const Index block = model.backend().encoded_sequences();
+  const Index blocks = (split.user_count() + block - 1) / block;
+  model.backend().parallel_for(blocks, [&](Lane& lane, Index b) {
+    const Index first = b * block;
+    const Index last = std::min(split.user_count(), first + block);
     TokenBatch batch;
     std::vector<ItemId> targets;
     std::vector<ItemId> seen;
@@ -63,8 +66,12 @@ template <class Model>
     }
     const auto frame = lane.workspace().frame();
     const auto queries = lane.workspace().template matrix<T>(last - first, model.hidden());
-    model.encode_last(lane, model.backend().stage(batch.view()), queries);
-    lane.rank_targets(rule, queries, model.items(), targets, offsets, seen, slice(std::span(ranks), first, last));
+    const auto found = lane.workspace().template array<Index>(last - first);
+    model.encode_last(lane, lane.stage(batch.view()), queries);
+    lane.rank_targets(rule, queries, model.items(), lane.stage(std::span<const ItemId>(targets)),
+                      lane.stage(std::span<const std::int32_t>(offsets)), lane.stage(std::span<const ItemId>(seen)),
+                      found);
+    lane.read(std::span<const Index>(found), slice(std::span(ranks), first, last));
   });
   RankingMetrics metrics(options.cutoffs);
   metrics.add(ranks);

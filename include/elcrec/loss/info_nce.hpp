@@ -28,8 +28,9 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
               const InfoNceOptions& options, double* loss, MatrixView<typename B::Scalar> dz) {
   using T = typename B::Scalar;
   using Lane = typename B::Lane;
-  constexpr Index tile = 128;  // of samples: both operands are read again for every tile
   const Index n = index.samples;
+  // Samples of a task: both operands are read again for every tile.
+  const Index tile = B::spreads_operations ? std::max<Index>(1, n) : 128;
   const double mean = options.share / static_cast<double>(n);
   const auto frame = memory.frame();
   const auto s = memory.template matrix<T>(n, n);

@@ -2,6 +2,7 @@
 
 #include <array>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <tuple>
@@ -76,6 +77,7 @@ class TrainingPass {
   using Out = MatrixView<Scalar>;
   using Encoder = typename Model::EncoderType;
   using Views = typename Model::Views;
+  using SourceList = typename Model::SourceList;
 
   /// Part of a view's batch: sequences [first_sequence, last_sequence), tokens [first_token, last_token).
   struct Slice {
@@ -136,16 +138,59 @@ class TrainingPass {
     if constexpr (Model::has_clusters) {
       cluster_gradient_ = Matrix<Backend>(backend_, model.clusters.count(), model.clusters.hidden());
     }
+    for (std::size_t i = 0; i < 2 * SourceList::size; ++i) {
+      stagings_.emplace_back(backend_);
+    }
   }
 
   /// Computes losses and gradients for the batches. Dropout is drawn from (seed, step) when `training`.
   Losses run(const StepBatches<Model>& batches, std::uint64_t seed, std::uint32_t step, bool training = true) {
-    start(batches, seed, step, training);
-    forward();
-    std::apply([&](const auto&... objective) { (evaluate(objective), ...); }, model_.objectives);
-    backward();
-    reduce();
-    return read_losses();
+    upload(batches);
+    start(seed, step, training);
+    return losses();
+  }
+
+  // The parts of run(), for a caller with other work to do while a device computes: upload the batches of the next
+  // step after start and before losses. They must live, unchanged, until the losses of their step are there.
+
+  /// Starts to bring the batches of the next step into backend memory.
+  void upload(const StepBatches<Model>& batches) {
+    set_ = 1 - set_;
+    SourceList::for_each([&]<class Source>(std::type_identity<Source>) {
+      if (reads_source<Source>()) {
+        staging<Source>(set_).upload(batches.template of<Source>().view());
+      }
+    });
+  }
+
+  /// Computes losses and gradients for the batches uploaded last; on a device, what follows need not wait for it.
+  void start(std::uint64_t seed, std::uint32_t step, bool training = true) {
+    prepare(seed, step, training);
+    backend_.run_step([this] {
+      clear_item_gradient();
+      forward();
+      std::apply([&](const auto&... objective) { (evaluate(objective), ...); }, model_.objectives);
+      backward();
+      reduce();
+    });
+    SourceList::for_each([&]<class Source>(std::type_identity<Source>) { staging<Source>(set_).finished(); });
+  }
+
+  /// The losses of the last start, when they are there.
+  [[nodiscard]] Losses losses() const {
+    std::array<double, Model::ObjectiveList::size> values{};
+    backend_.template copy<double>(std::span<const double>(losses_.data(), values.size()), std::span<double>(values));
+    Losses result;
+    std::size_t at = 0;
+    const auto add = [&](const auto& objective) {
+      const double value = values[at++];
+      if (objective.weight != 0) {
+        result.terms.emplace_back(objective.name, value);
+        result.total += objective.weight * value;
+      }
+    };
+    std::apply([&](const auto&... objective) { (add(objective), ...); }, model_.objectives);
+    return result;
   }
 
   /// Gradients of the last run, parallel to parameters(model). Valid until the next run.
@@ -202,14 +247,10 @@ class TrainingPass {
 
   /// Adds rows to the cluster gradient now, taken as a table of `rows` rows of equal width.
   void add_center_rows(const RowContribution<Scalar>& contribution, Index rows) {
-    if (center_scatter_.empty() || center_scatter_rows_ != rows) {
-      center_scatter_.clear();
-      center_scatter_.emplace_back(backend_, rows, -1);
-      center_scatter_rows_ = rows;
-    }
+    auto& scatter = center_scatter_.try_emplace(rows, backend_, rows, -1).first->second;
     const Out table(cluster_gradient_.view().data(), rows, cluster_gradient_.view().size() / rows);
-    center_scatter_.front()(backend_, std::span(&contribution, 1), table);
-    center_scatter_.front().clear();
+    scatter(backend_, std::span(&contribution, 1), table);
+    scatter.clear();
   }
 
   /// h_i = pooled encoding of sequence i, divided by its length. In `memory()`.
@@ -236,12 +277,26 @@ class TrainingPass {
   }
 
  private:
-  void start(const StepBatches<Model>& batches, std::uint64_t seed, std::uint32_t step, bool training) {
+  template <class Source>
+  [[nodiscard]] bool reads_source() const {
+    bool any = false;
+    Views::for_each([&]<class V>(std::type_identity<V>) {
+      any =
+          any || (std::is_same_v<typename SourceOf<V>::Type, Source> && StepBatches<Model>::template reads<V>(model_));
+    });
+    return any;
+  }
+
+  template <class Source>
+  [[nodiscard]] typename Backend::Staging& staging(std::size_t set) {
+    return stagings_[set * SourceList::size + SourceList::template index_of<Source>()];
+  }
+
+  void prepare(std::uint64_t seed, std::uint32_t step, bool training) {
     memory_.clear();
     for (auto& memory : slice_memory_) {
       memory.clear();
     }
-    clear_item_gradient();
     const std::array<double, Model::ObjectiveList::size> zeros{};
     backend_.template copy<double>(zeros, std::span<double>(losses_.data(), zeros.size()));
     std::uint32_t view = 0;
@@ -250,14 +305,14 @@ class TrainingPass {
       e.active = StepBatches<Model>::template reads<V>(model_);
       e.dropout = {seed, step, view++, training};
       if (e.active) {
-        prepare(e, batches.template of<typename SourceOf<V>::Type>().view());
+        prepare(e, staging<typename SourceOf<V>::Type>(set_).view());
       }
     });
   }
 
-  void prepare(Encoding& e, const TokenView& host) {
-    e.tokens = backend_.stage(host);
-    const Index t = host.tokens();
+  void prepare(Encoding& e, const TokenView& tokens) {
+    e.tokens = tokens;
+    const Index t = tokens.tokens();
     e.y = memory_.template matrix<Scalar>(t, model_.hidden());
     e.dy = memory_.template matrix<Scalar>(t, model_.hidden());
     e.dembedded = memory_.template matrix<Scalar>(t, model_.hidden());
@@ -268,17 +323,17 @@ class TrainingPass {
     for (Index s = 0; s < count; ++s) {
       const Index until = s + 1 == count ? t : (s + 1) * t / count;
       Index last = first;
-      while (last < host.sequences() && (host.end(last) <= until || s + 1 == count)) {
+      while (last < tokens.sequences() && (tokens.host_begin(last + 1) <= until || s + 1 == count)) {
         ++last;
       }
-      e.slices.push_back(slice_of(host, first, last));
-      e.shards.push_back(shards_of(host, first, last));
+      e.slices.push_back(slice_of(tokens, first, last));
+      e.shards.push_back(shards_of(tokens, first, last));
       first = last;
     }
   }
 
   static Slice slice_of(const TokenView& batch, Index first, Index last) {
-    return {first, last, batch.begin(first), batch.begin(last), batch.subrange(first, last)};
+    return {first, last, batch.host_begin(first), batch.host_begin(last), batch.subrange(first, last)};
   }
 
   /// Runs of whole sequences of about Backend::shard_tokens() tokens.
@@ -286,7 +341,7 @@ class TrainingPass {
     std::vector<typename Encoding::Shard> shards;
     while (first < last) {
       Index end = first + 1;
-      while (end < last && batch.end(end) - batch.begin(first) <= backend_.shard_tokens()) {
+      while (end < last && batch.host_begin(end + 1) - batch.host_begin(first) <= backend_.shard_tokens()) {
         ++end;
       }
       shards.push_back({slice_of(batch, first, end), {}});
@@ -376,45 +431,25 @@ class TrainingPass {
       backend_.parallel_blocks(item_gradient_.rows(), 1024, [&](Lane& lane, Index first, Index last) {
         lane.fill(item_gradient_.view().slice_rows(first, last), Scalar(0));
       });
+      item_scatter_.clear();
     } else {
-      const auto touched = item_scatter_.touched();
-      backend_.parallel_for(1, [&](Lane& lane, Index) {
-        for (const ItemId id : touched) {
-          lane.fill(item_gradient_.view().slice_rows(id, id + 1), Scalar(0));
-        }
-      });
+      item_scatter_.clear_rows(backend_, item_gradient_.view());
     }
-    item_scatter_.clear();
-  }
-
-  Losses read_losses() const {
-    std::array<double, Model::ObjectiveList::size> values{};
-    backend_.template copy<double>(std::span<const double>(losses_.data(), values.size()), std::span<double>(values));
-    Losses result;
-    std::size_t at = 0;
-    const auto add = [&](const auto& objective) {
-      const double value = values[at++];
-      if (objective.weight != 0) {
-        result.terms.emplace_back(objective.name, value);
-        result.total += objective.weight * value;
-      }
-    };
-    std::apply([&](const auto&... objective) { (add(objective), ...); }, model_.objectives);
-    return result;
   }
 
   Model& model_;
   Backend backend_;
   typename Backend::Workspace memory_;
   std::vector<typename Backend::Workspace> slice_memory_;  // of each view's slices
+  std::vector<typename Backend::Staging> stagings_;        // two sets, one for each source of views
+  std::size_t set_ = 0;
   std::array<Encoding, Views::size> encodings_;
   std::vector<Encoder> slice_gradients_;
   std::vector<std::vector<Parameter<Scalar>>> slice_parameters_;  // of each of them
   Matrix<Backend> cluster_gradient_;                              // (K, C)
   Matrix<Backend> item_gradient_;                                 // (V, D)
   typename Backend::RowScatter item_scatter_;
-  std::vector<typename Backend::RowScatter> center_scatter_;  // none or one
-  Index center_scatter_rows_ = 0;
+  std::map<Index, typename Backend::RowScatter> center_scatter_;  // by the rows of the table
   std::vector<RowContribution<Scalar>> item_rows_;
   bool all_items_touched_ = false;
   typename Backend::template Buffer<double> losses_;

@@ -12,6 +12,7 @@
 #include <vector>
 
 #include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/random.hpp"
 #include "elcrec/nn/parameter.hpp"
@@ -48,7 +49,7 @@ struct GradientCheck {
 template <class C>
 concept GradientCheckable = std::copy_constructible<C> && std::same_as<typename C::Backend::Scalar, double> &&
     requires(C& component) {
-  C::visit_parameters(component, [](const std::string&, MatrixView<double>, int) {});
+  C::visit_parameters(component, AnyFunction{});
 };
 
 /// f(component, gradient): the loss of the component and, unless `gradient` is null, its derivatives added to the

@@ -129,8 +129,10 @@ struct FilterBlock {
     const Out amplitudes = pass.scratch(basis_.cols(), x.cols());
     pass.lane.gather_rows(basis_.view(), tokens.positions, basis, Write::replace);
     for (Index s = 0; s < tokens.sequences(); ++s) {
-      if (tokens.length(s) > 0) {
-        const auto own = [&](auto m) { return m.slice_rows(tokens.begin(s), tokens.end(s)); };
+      const Index begin = tokens.host_begin(s);
+      const Index end = tokens.host_begin(s + 1);
+      if (begin < end) {
+        const auto own = [&](auto m) { return m.slice_rows(begin, end); };
         pass.lane.multiply_tn(own(basis), own(x), amplitudes, Write::replace);
         pass.lane.multiply_nn(own(basis), amplitudes, own(y), Write::replace);
       }

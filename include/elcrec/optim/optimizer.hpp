@@ -28,7 +28,7 @@ concept OptimizerOn = Optimizer<O> && Backend<B> &&
   state.step(backend, list, list, 1.0);
   { state.steps() } -> std::convertible_to<long>;
   state.set_steps(n);
-  state.visit([](const std::string&, MatrixView<typename B::Scalar>) {});
+  state.visit(AnyFunction{});
 };
 
 }  // namespace elcrec

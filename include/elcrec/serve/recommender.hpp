@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <concepts>
 #include <cstdint>
 #include <optional>
 #include <span>
@@ -51,20 +52,19 @@ struct ItemIndexOf<Lane> {
 
 /// Answers "what next, and which intent" from a trained model. Const and, but for recommend_batch, safe to call from
 /// any number of threads, each with a Scratch of its own; after a first call with the longest history and the largest k
-/// nothing is allocated. Refers to the model: keep it alive and do not train it meanwhile. Needs a backend in host
-/// memory.
+/// nothing is allocated. Refers to the model: keep it alive and do not train it meanwhile.
 template <class Model>
 class Recommender {
  public:
   using Scalar = typename Model::Scalar;
+  using Backend = typename Model::Backend;
+  using Lane = typename Model::Lane;
   /// Whether the backend's lanes have an index of their own for exact top k.
   static constexpr bool has_index = requires { typename Model::Lane::ItemIndex; };
 
-  /// Working memory of one thread.
-  class Scratch {
-   private:
-    friend Recommender;
-    typename Model::Lane lane;
+ private:
+  /// Histories of a batch and what the ranking says about them, in host memory.
+  struct Request {
     TokenBatch batch;
     std::vector<ItemId> seen;
     std::vector<std::int32_t> offsets;
@@ -72,6 +72,21 @@ class Recommender {
     std::vector<ItemId> items;   // (U, k)
     std::vector<Index> found;    // (U)
     std::vector<Recommendation> result;
+  };
+
+ public:
+  /// Working memory of one thread: on a device with a stream of its own.
+  class Scratch {
+   public:
+    Scratch() requires std::default_initializable<Lane>
+    = default;
+    explicit Scratch(const Backend& backend) : lane(backend.make_lane()) {}
+
+   private:
+    friend Recommender;
+    Lane lane;
+    Request request;
+    std::vector<Scalar> distances;  // (K) of intents
   };
 
   /// Working memory and results of recommend_batch.
@@ -84,7 +99,7 @@ class Recommender {
 
    private:
     friend Recommender;
-    std::vector<Scratch> parts;
+    std::vector<Request> parts;
     std::vector<Recommendation> result;  // (U, k)
     std::vector<Index> counts;
     Index k = 0;
@@ -98,18 +113,22 @@ class Recommender {
     }
   }
 
+  /// Working memory for a thread; where lanes need no backend, `Scratch scratch;` is the same.
+  [[nodiscard]] Scratch make_scratch() const { return Scratch(model_.backend()); }
+
   /// The k best items after `history` (rows of the item table, oldest first; only the last L count), best first, items
   /// of the history left out unless `repeat` is set. Valid until the scratch is used again. Throws ArgumentError for an
   /// empty history, an id outside 1..item_count() or k < 1. Fewer than k only when the catalogue runs out.
   std::span<const Recommendation> recommend(std::span<const ItemId> history, Index k, Scratch& scratch,
                                             bool repeat = false) const {
     const Index wanted = checked(k);
-    start(Padding::masked, scratch);  // scores are the same under both paddings
-    add(history, scratch);
-    rank(scratch.lane, wanted, repeat, scratch);
-    scratch.result.resize(static_cast<std::size_t>(wanted));
-    write_results(scratch, wanted, scratch.result.data());
-    return slice(std::span<const Recommendation>(scratch.result), 0, scratch.found[0]);
+    Request& request = scratch.request;
+    start(Padding::masked, request);  // scores are the same under both paddings
+    add(history, request);
+    rank(scratch.lane, wanted, repeat, request);
+    request.result.resize(static_cast<std::size_t>(wanted));
+    write_results(request, wanted, request.result.data());
+    return slice(std::span<const Recommendation>(request.result), 0, request.found[0]);
   }
 
   /// The same for many histories at once, on the threads of the model's backend (so not from two threads at a time):
@@ -119,13 +138,16 @@ class Recommender {
                        bool repeat = false) const {
     const Index wanted = checked(k);
     const Index users = ssize(histories);
-    constexpr Index grain = 64;
+    const Index grain = model_.backend().encoded_sequences();
+    const Index tasks = (users + grain - 1) / grain;
     scratch.k = wanted;
     scratch.result.resize(static_cast<std::size_t>(users * wanted));
     scratch.counts.resize(static_cast<std::size_t>(users));
-    scratch.parts.resize(std::max(scratch.parts.size(), static_cast<std::size_t>((users + grain - 1) / grain)));
-    model_.backend().parallel_blocks(users, grain, [&](auto& lane, Index first, Index last) {
-      Scratch& part = scratch.parts[static_cast<std::size_t>(first / grain)];
+    scratch.parts.resize(std::max(scratch.parts.size(), static_cast<std::size_t>(tasks)));
+    model_.backend().parallel_for(tasks, [&](Lane& lane, Index task) {
+      const Index first = task * grain;
+      const Index last = std::min(users, first + grain);
+      Request& part = scratch.parts[static_cast<std::size_t>(task)];
       start(Padding::masked, part);
       for (Index u = first; u < last; ++u) {
         add(histories[static_cast<std::size_t>(u)], part);
@@ -139,26 +161,30 @@ class Recommender {
   /// The intent behind `history`; errors as for recommend. Padding is the model's own: it is part of what the centers
   /// were trained on.
   IntentMatch intent(std::span<const ItemId> history, Scratch& scratch) const requires Model::has_clusters {
-    start(model_.padding, scratch);
-    add(history, scratch);
+    start(model_.padding, scratch.request);
+    add(history, scratch.request);
     auto& lane = scratch.lane;
     const auto frame = lane.workspace().frame();
     const auto& clusters = model_.clusters;
-    const auto norm = lane.workspace().template matrix<Scalar>(1, 1);
+    const TokenView tokens = lane.stage(scratch.request.batch.view());
+    const auto norms = lane.workspace().template matrix<Scalar>(1, clusters.count());
     const auto user = lane.workspace().template matrix<Scalar>(1, clusters.hidden());
     if (clusters.hidden() == model_.hidden()) {
-      model_.encode_mean(lane, scratch.batch.view(), user);
+      model_.encode_mean(lane, tokens, user);
     } else {
-      model_.encode(lane, scratch.batch.view(), [&](auto x) { lane.concat_pool(scratch.batch.view(), x, user); });
+      model_.encode(lane, tokens, [&](auto x) { lane.concat_pool(tokens, x, user); });
     }
-    lane.normalize_rows(user, norm, user);
+    lane.normalize_rows(user, norms.slice_cols(0, 1), user);
+    // |c_j - h| as the norm of a row that normalize_rows writes beside it
+    const auto gaps = lane.workspace().template matrix<Scalar>(clusters.count(), clusters.hidden());
+    lane.normalize_rows(clusters.centers(), norms, gaps);
+    lane.add_row(Scalar(-1), user, gaps);
+    lane.normalize_rows(gaps, norms, gaps);
+    scratch.distances.resize(static_cast<std::size_t>(clusters.count()));
+    lane.read(std::span<const Scalar>(norms.flat()), std::span(scratch.distances));
     IntentMatch match{.distance = INFINITY, .runner_up_distance = INFINITY};
-    const auto center = lane.workspace().template matrix<Scalar>(1, clusters.hidden());
     for (Index j = 0; j < clusters.count(); ++j) {
-      lane.normalize_rows(clusters.centers().slice_rows(j, j + 1), norm, center);
-      lane.add_scaled(Scalar(-1), user, center);
-      lane.normalize_rows(center, norm, center);
-      const auto distance = static_cast<float>(norm(0, 0));
+      const auto distance = static_cast<float>(scratch.distances[static_cast<std::size_t>(j)]);
       if (distance < match.distance) {
         match = {j, distance, match.intent, match.distance};
       } else if (distance < match.runner_up_distance) {
@@ -176,58 +202,65 @@ class Recommender {
     return std::min(k, model_.item_count());
   }
 
-  void start(Padding padding, Scratch& scratch) const {
-    scratch.batch.start(model_.max_length(), padding);
-    scratch.seen.clear();
-    scratch.offsets.assign(1, 0);
+  void start(Padding padding, Request& request) const {
+    request.batch.start(model_.max_length(), padding);
+    request.seen.clear();
+    request.offsets.assign(1, 0);
   }
 
-  void add(std::span<const ItemId> history, Scratch& scratch) const {
+  void add(std::span<const ItemId> history, Request& request) const {
     require(!history.empty(), "history: found no items, expected at least one");
     for (const ItemId item : history) {
       require(item >= 1 && item <= model_.item_count(), "history: found item ", item, ", expected 1 to ",
               model_.item_count());
     }
-    scratch.batch.add(history);
-    scratch.seen.insert(scratch.seen.end(), history.begin(), history.end());
-    std::sort(scratch.seen.begin() + scratch.offsets.back(), scratch.seen.end());
-    scratch.offsets.push_back(static_cast<std::int32_t>(scratch.seen.size()));
+    request.batch.add(history);
+    request.seen.insert(request.seen.end(), history.begin(), history.end());
+    std::sort(request.seen.begin() + request.offsets.back(), request.seen.end());
+    request.offsets.push_back(static_cast<std::int32_t>(request.seen.size()));
   }
 
-  /// Encodes the batch and ranks the items: scores, items and found of the scratch.
-  void rank(typename Model::Lane& lane, Index k, bool repeat, Scratch& scratch) const {
-    const Index users = ssize(scratch.offsets) - 1;
-    scratch.scores.resize(static_cast<std::size_t>(users * k));
-    scratch.items.resize(static_cast<std::size_t>(users * k));
-    scratch.found.resize(static_cast<std::size_t>(users));
+  /// Encodes the batch and ranks the items: scores, items and found of the request.
+  void rank(Lane& lane, Index k, bool repeat, Request& request) const {
+    const Index users = static_cast<Index>(request.offsets.size()) - 1;
+    request.scores.resize(static_cast<std::size_t>(users * k));
+    request.items.resize(static_cast<std::size_t>(users * k));
+    request.found.resize(static_cast<std::size_t>(users));
     const auto frame = lane.workspace().frame();
     const auto queries = lane.workspace().template matrix<Scalar>(users, model_.hidden());
-    model_.encode_last(lane, scratch.batch.view(), queries);
+    model_.encode_last(lane, lane.stage(request.batch.view()), queries);
     const RankingRule rule{.seen = repeat ? RankingRule::Seen::keep : RankingRule::Seen::exclude,
                            .first = 1,
                            .last = static_cast<ItemId>(model_.item_count() + 1)};
-    const MatrixView<Scalar> scores(scratch.scores.data(), users, k);
+    const auto offsets = lane.stage(std::span<const std::int32_t>(request.offsets));
+    const auto seen = lane.stage(std::span<const ItemId>(request.seen));
     if constexpr (has_index) {
       if (index_) {
-        lane.top_k(rule, queries, model_.items(), *index_, scratch.offsets, scratch.seen, scores, scratch.items,
-                   scratch.found);
+        lane.top_k(rule, queries, model_.items(), *index_, offsets, seen,
+                   MatrixView<Scalar>(request.scores.data(), users, k), request.items, request.found);
         return;
       }
     }
-    lane.top_k(rule, queries, model_.items(), scratch.offsets, scratch.seen, scores, scratch.items, scratch.found);
+    const auto scores = lane.workspace().template matrix<Scalar>(users, k);
+    const auto items = lane.workspace().template array<ItemId>(users * k);
+    const auto found = lane.workspace().template array<Index>(users);
+    lane.top_k(rule, queries, model_.items(), offsets, seen, scores, items, found);
+    lane.read(std::span<const Scalar>(scores.flat()), std::span<Scalar>(request.scores));
+    lane.read(std::span<const ItemId>(items), std::span<ItemId>(request.items));
+    lane.read(std::span<const Index>(found), std::span<Index>(request.found));
   }
 
-  static void write_results(const Scratch& scratch, Index k, Recommendation* to) {
-    for (std::size_t u = 0; u < scratch.found.size(); ++u) {
-      for (Index i = 0; i < scratch.found[u]; ++i) {
+  static void write_results(const Request& request, Index k, Recommendation* to) {
+    for (std::size_t u = 0; u < request.found.size(); ++u) {
+      for (Index i = 0; i < request.found[u]; ++i) {
         const std::size_t at = u * static_cast<std::size_t>(k) + static_cast<std::size_t>(i);
-        to[at] = {scratch.items[at], static_cast<float>(scratch.scores[at])};
+        to[at] = {request.items[at], static_cast<float>(request.scores[at])};
       }
     }
   }
 
   const Model& model_;
-  std::optional<typename detail::ItemIndexOf<typename Model::Lane>::Type> index_;
+  std::optional<typename detail::ItemIndexOf<Lane>::Type> index_;
 };
 
 }  // namespace elcrec

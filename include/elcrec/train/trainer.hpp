@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <atomic>
 #include <chrono>
 #include <cmath>
@@ -252,14 +253,17 @@ class Trainer {
               " users, expected at most one for each user");
       const Pooling pooling = clusters.hidden() == model_.hidden() ? Pooling::mean : Pooling::concat;
       Matrix<Backend> users(model_.backend(), n, clusters.hidden());
-      constexpr Index block = 64;
-      model_.backend().parallel_blocks(n, block, [&](Lane& lane, Index first, Index last) {
+      const Index block = model_.backend().encoded_sequences();
+      model_.backend().parallel_for((n + block - 1) / block, [&](Lane& lane, Index b) {
+        const Index first = b * block;
+        const Index last = std::min(n, first + block);
         TokenBatch batch;
         batch.start(model_.max_length(), model_.padding);
         for (Index user = first; user < last; ++user) {
           batch.add(split.input(user, Split::train));
         }
-        const TokenView tokens = model_.backend().stage(batch.view());
+        const auto frame = lane.workspace().frame();
+        const TokenView tokens = lane.stage(batch.view());
         model_.encode(lane, tokens,
                       [&](auto x) { pool(lane, pooling, tokens, x, users.view().slice_rows(first, last)); });
       });
@@ -267,8 +271,7 @@ class Trainer {
       k_means_options.seed = options_.seed;
       k_means(model_.backend(), MatrixView<const Scalar>(users.view()), k_means_options,
               MatrixView<Scalar>(clusters.centers()));
-      Lane lane;
-      clusters.project(lane);
+      model_.backend().parallel_for(1, [&](Lane& lane, Index) { clusters.project(lane); });
     }
   }
 
@@ -284,15 +287,27 @@ class Trainer {
                   static_cast<std::uint32_t>(RandomTensor::user_order)})
         .shuffle(std::span(order));
     const long total_steps = static_cast<long>(options_.epochs * batches_of(split));
+    // A device computes one step while the host makes the batches of the next.
+    const auto prepare = [&](Index batch, std::uint32_t step) {
+      const Index first = batch * options_.batch_size;
+      const auto users =
+          slice(std::span<const Index>(order), first, std::min(split.user_count(), first + options_.batch_size));
+      auto& batches = batches_[step % 2];
+      batches.build(model_, {&split, &negatives, options_.seed, step}, users);
+      pass_.upload(batches);
+    };
+    if (progress_.batch < batches_of(split)) {
+      prepare(progress_.batch, progress_.step);
+    }
     while (progress_.batch < batches_of(split)) {
       if (options_.stop != nullptr && options_.stop->load()) {
         return false;
       }
-      const Index first = progress_.batch * options_.batch_size;
-      const auto users =
-          slice(std::span<const Index>(order), first, std::min(split.user_count(), first + options_.batch_size));
-      batches_.build(model_, {&split, &negatives, options_.seed, progress_.step}, users);
-      add_losses(pass_.run(batches_, options_.seed, progress_.step));
+      pass_.start(options_.seed, progress_.step);
+      if (progress_.batch + 1 < batches_of(split)) {
+        prepare(progress_.batch + 1, progress_.step + 1);
+      }
+      add_losses(pass_.losses());
       const auto gradients = pass_.gradients();
       if (options_.clip_norm > 0) {
         clip_gradients(model_.backend(), std::span(gradients), options_.clip_norm);
@@ -357,7 +372,7 @@ class Trainer {
   Model& model_;
   TrainerOptions options_;
   TrainingPass<Model> pass_;
-  StepBatches<Model> batches_;
+  std::array<StepBatches<Model>, 2> batches_;
   std::vector<Parameter<Scalar>> parameters_;
   typename Opt::template State<Backend> optimizer_;
   Progress progress_;

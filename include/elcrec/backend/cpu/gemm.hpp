@@ -54,8 +54,8 @@ template <std::size_t... Pattern, std::size_t... I>
 inline simd::Pack<float> shuffle_quads(simd::Pack<float> x, simd::Pack<float> y, std::index_sequence<Pattern...>,
                                        std::index_sequence<I...>) {
   constexpr std::size_t pattern[] = {Pattern...};
-  return __builtin_shufflevector(
-      x, y, (I / 4 * 4 + (pattern[I % 4] < 4 ? pattern[I % 4] : pattern[I % 4] - 4 + sizeof...(I)))...);
+  return simd::shuffle<(I / 4 * 4 + (pattern[I % 4] < 4 ? pattern[I % 4] : pattern[I % 4] - 4 + sizeof...(I)))...>(x,
+                                                                                                                   y);
 }
 template <std::size_t... Pattern>
 inline simd::Pack<float> shuffle_quads(simd::Pack<float> x, simd::Pack<float> y) {

@@ -46,6 +46,15 @@ class RowScatter {
   /// Ids touched since the last clear, in the order of their first touch.
   [[nodiscard]] std::span<const ItemId> touched() const { return ids_; }
 
+  /// Sets the touched rows of a table to 0, then clears.
+  template <class Backend>
+  void clear_rows(const Backend&, MatrixView<T> table) {
+    for (const ItemId id : ids_) {
+      std::fill_n(table.row(id), table.cols(), T(0));
+    }
+    clear();
+  }
+
   void clear() {
     for (const ItemId id : ids_) {
       slot_[static_cast<std::size_t>(id)] = -1;

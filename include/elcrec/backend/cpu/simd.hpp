@@ -68,11 +68,25 @@ inline Pack<T> broadcast(T a) {
   return a - Pack<T>{};
 }
 
+/// Lane i of the result is lane Lanes[i] of x and y side by side.
+template <std::size_t... Lanes, class V>
+inline V shuffle(V x, V y) {
+#ifdef __CUDACC__  // whose front end cannot pass an expanded pack on to the builtin
+  constexpr std::size_t n = sizeof...(Lanes);
+  V result{};
+  std::size_t i = 0;
+  ((result[i++] = Lanes < n ? x[Lanes % n] : y[Lanes % n]), ...);
+  return result;
+#else
+  return __builtin_shufflevector(x, y, Lanes...);
+#endif
+}
+
 namespace detail {
 
 template <Index Step, class V, std::size_t... I>
 inline V rotate(V v, std::index_sequence<I...>) {
-  return __builtin_shufflevector(v, v, ((I + Step) % sizeof...(I))...);
+  return shuffle<((I + Step) % sizeof...(I))...>(v, v);
 }
 
 /// combine over the lanes, in a tree of halves; every lane of the result holds it.
@@ -191,8 +205,8 @@ inline V fold_segments(V x, V y, std::index_sequence<I...>) {
   constexpr std::size_t n = sizeof...(I);
   constexpr std::size_t half = Size / 2;
   // Lane l takes place l % half of segment l / Size, from x or y by turns of `half`.
-  const V low = __builtin_shufflevector(x, y, (I / half % 2 * n + I / Size * Size + I % half)...);
-  const V high = __builtin_shufflevector(x, y, (I / half % 2 * n + I / Size * Size + I % half + half)...);
+  const V low = shuffle<(I / half % 2 * n + I / Size * Size + I % half)...>(x, y);
+  const V high = shuffle<(I / half % 2 * n + I / Size * Size + I % half + half)...>(x, y);
   return low + high;
 }
 

@@ -6,6 +6,7 @@
 #include <limits>
 #include <numbers>
 #include <span>
+#include <type_traits>
 
 #include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/dropout_mask.hpp"
@@ -37,6 +38,22 @@ class ReferenceLane {
 
   /// Scratch memory of this lane.
   [[nodiscard]] Workspace& workspace() { return workspace_; }
+
+  // ---- between host and backend memory --------------------------------------------------------------------------
+
+  /// A batch or an array in backend memory, valid as long as both the host's and the frame of the workspace last: here,
+  /// the caller's own.
+  [[nodiscard]] static TokenView stage(const TokenView& host) { return host; }
+  template <class U>
+  [[nodiscard]] static std::span<const U> stage(std::span<const U> host) {
+    return host;
+  }
+
+  /// Copies backend memory to the host, when all that was asked of the lane before is done.
+  template <class U>
+  static void read(std::span<const U> from, std::span<std::type_identity_t<U>> to) {
+    std::copy(from.begin(), from.end(), to.begin());
+  }
 
   // ---- elementwise and reductions -------------------------------------------------------------------------------
 

@@ -1,0 +1,233 @@
+#pragma once
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <span>
+
+#include "elcrec/backend/cuda/kernels/tokens.hpp"
+#include "elcrec/core/matrix_view.hpp"
+
+/// Between the tokens (T, D) of a ragged batch and its S sequences: a block of threads takes one sequence, threads
+/// along the columns. And rows scaled to unit length: a warp takes one row.
+///
+/// Bytes a token (float): mean_pool and concat_pool 4 D (and 4 D or 4 L D a sequence), their backward passes 12 D;
+/// normalize_rows 8 D a row and its backward pass 12 D. About one operation an element: bound by memory.
+namespace elcrec::cuda {
+
+/// f(sequence) in a block of threads for each sequence, with as many threads as pay for `columns`.
+template <class Kernel>
+void launch_sequences(const Stream& stream, const TokenView& tokens, Index columns, const Kernel& kernel) {
+  const Index threads = std::clamp<Index>(blocks_for(columns, warp_size), 1, 8) * warp_size;
+  launch(stream, {.x = tokens.sequences()}, {.x = threads}, 0, kernel);
+}
+
+template <class T>
+struct MeanPoolKernel {
+  DeviceTokens tokens;
+  MatrixView<const T> x;
+  MatrixView<T> y;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    const int begin = tokens.begin(s);
+    const int end = tokens.end(s);
+    const T weight = T(1) / static_cast<T>(begin < end ? end - begin : 1);
+    for (Index c = thread_x(); c < x.cols(); c += threads_x()) {
+      T sum = 0;
+      for (int t = begin; t < end; ++t) {
+        sum += x(t, c);
+      }
+      y(s, c) = weight * sum;
+    }
+  }
+};
+
+template <class T>
+struct MeanPoolBackwardKernel {
+  DeviceTokens tokens;
+  MatrixView<const T> dy;
+  MatrixView<T> dx;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    const int begin = tokens.begin(s);
+    const int end = tokens.end(s);
+    const T weight = T(1) / static_cast<T>(begin < end ? end - begin : 1);
+    for (Index c = thread_x(); c < dy.cols(); c += threads_x()) {
+      const T value = weight * dy(s, c);
+      for (int t = begin; t < end; ++t) {
+        dx(t, c) += value;
+      }
+    }
+  }
+};
+
+template <class T>
+struct LastPoolKernel {
+  DeviceTokens tokens;
+  MatrixView<const T> x;
+  MatrixView<T> y;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    const int end = tokens.end(s);
+    const bool any = tokens.begin(s) < end;
+    for (Index c = thread_x(); c < y.cols(); c += threads_x()) {
+      y(s, c) = any ? x(end - 1, c) : T(0);
+    }
+  }
+};
+
+template <class T>
+struct ConcatPoolKernel {
+  DeviceTokens tokens;
+  MatrixView<const T> x;
+  MatrixView<T> y;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    for (Index c = thread_x(); c < y.cols(); c += threads_x()) {
+      y(s, c) = T(0);
+    }
+    __syncthreads();
+    for (int t = tokens.begin(s); t < tokens.end(s); ++t) {
+      T* const to = y.row(s) + tokens.positions[t] * x.cols();
+      for (Index c = thread_x(); c < x.cols(); c += threads_x()) {
+        to[c] = x(t, c);
+      }
+    }
+  }
+};
+
+template <class T>
+struct ConcatPoolBackwardKernel {
+  DeviceTokens tokens;
+  MatrixView<const T> dy;
+  MatrixView<T> dx;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    for (int t = tokens.begin(s); t < tokens.end(s); ++t) {
+      const T* const from = dy.row(s) + tokens.positions[t] * dx.cols();
+      for (Index c = thread_x(); c < dx.cols(); c += threads_x()) {
+        dx(t, c) += from[c];
+      }
+    }
+  }
+};
+
+template <class T>
+void mean_pool(const Stream& stream, const TokenView& tokens, MatrixView<const T> x, MatrixView<T> y) {
+  launch_sequences(stream, tokens, x.cols(), MeanPoolKernel<T>{DeviceTokens(tokens), x, y});
+}
+
+template <class T>
+void mean_pool_backward(const Stream& stream, const TokenView& tokens, MatrixView<const T> dy, MatrixView<T> dx) {
+  launch_sequences(stream, tokens, dy.cols(), MeanPoolBackwardKernel<T>{DeviceTokens(tokens), dy, dx});
+}
+
+template <class T>
+void last_pool(const Stream& stream, const TokenView& tokens, MatrixView<const T> x, MatrixView<T> y) {
+  launch_sequences(stream, tokens, x.cols(), LastPoolKernel<T>{DeviceTokens(tokens), x, y});
+}
+
+template <class T>
+void concat_pool(const Stream& stream, const TokenView& tokens, MatrixView<const T> x, MatrixView<T> y) {
+  launch_sequences(stream, tokens, x.cols(), ConcatPoolKernel<T>{DeviceTokens(tokens), x, y});
+}
+
+template <class T>
+void concat_pool_backward(const Stream& stream, const TokenView& tokens, MatrixView<const T> dy, MatrixView<T> dx) {
+  launch_sequences(stream, tokens, dx.cols(), ConcatPoolBackwardKernel<T>{DeviceTokens(tokens), dy, dx});
+}
+
+/// out_t = sample_ids_s L + position_t
+struct ExpandIdsKernel {
+  DeviceTokens tokens;
+  const std::int32_t* sample_ids;
+  std::int32_t* out;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    const auto first = static_cast<std::int32_t>(sample_ids[s] * tokens.max_length);
+    for (int t = tokens.begin(s) + thread_x(); t < tokens.end(s); t += threads_x()) {
+      out[t] = first + tokens.positions[t];
+    }
+  }
+};
+
+inline void expand_ids(const Stream& stream, const TokenView& tokens, std::span<const std::int32_t> sample_ids,
+                       std::span<std::int32_t> out) {
+  launch_sequences(stream, tokens, tokens.longest,
+                   ExpandIdsKernel{DeviceTokens(tokens), sample_ids.data(), out.data()});
+}
+
+// ---- rows of unit length ------------------------------------------------------------------------------------------
+
+inline constexpr int normalize_warps = 4;
+
+template <class T>
+struct NormalizeRowsKernel {
+  static constexpr int max_threads = normalize_warps * warp_size;
+  MatrixView<const T> x;
+  T* norms;
+  MatrixView<T> y;
+
+  __device__ void operator()() const {
+    const Index r = global_warp();
+    if (r >= x.rows()) {
+      return;
+    }
+    T square = 0;
+    for (Index c = lane(); c < x.cols(); c += warp_size) {
+      square += x(r, c) * x(r, c);
+    }
+    const T norm = larger(std::sqrt(warp_sum(square)), T(1e-12));
+    if (lane() == 0) {
+      norms[r] = norm;
+    }
+    for (Index c = lane(); c < x.cols(); c += warp_size) {
+      y(r, c) = x(r, c) / norm;
+    }
+  }
+};
+
+template <class T>
+struct NormalizeRowsBackwardKernel {
+  static constexpr int max_threads = normalize_warps * warp_size;
+  MatrixView<const T> y;
+  const T* norms;
+  MatrixView<const T> dy;
+  MatrixView<T> dx;
+
+  __device__ void operator()() const {
+    const Index r = global_warp();
+    if (r >= y.rows()) {
+      return;
+    }
+    T along = 0;
+    for (Index c = lane(); c < y.cols(); c += warp_size) {
+      along += y(r, c) * dy(r, c);
+    }
+    along = warp_sum(along);
+    for (Index c = lane(); c < y.cols(); c += warp_size) {
+      dx(r, c) = (dy(r, c) - y(r, c) * along) / norms[r];
+    }
+  }
+};
+
+template <class T>
+void normalize_rows(const Stream& stream, MatrixView<const T> x, MatrixView<T> norms, MatrixView<T> y) {
+  launch(stream, {.x = blocks_for(x.rows(), normalize_warps)}, {.x = normalize_warps * warp_size}, 0,
+         NormalizeRowsKernel<T>{x, norms.data(), y});
+}
+
+template <class T>
+void normalize_rows_backward(const Stream& stream, MatrixView<const T> y, MatrixView<const T> norms,
+                             MatrixView<const T> dy, MatrixView<T> dx) {
+  launch(stream, {.x = blocks_for(y.rows(), normalize_warps)}, {.x = normalize_warps * warp_size}, 0,
+         NormalizeRowsBackwardKernel<T>{y, norms.data(), dy, dx});
+}
+
+}  // namespace elcrec::cuda
