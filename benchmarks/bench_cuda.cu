@@ -376,7 +376,7 @@ BENCHMARK(evaluation)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 void recommend_20(benchmark::State& state) {
   const Model model(options(el::Padding::masked), gpu());
-  const el::Recommender recommender(model, state.range(0) != 0 ? el::ScoreTable::bfloat16 : el::ScoreTable::model);
+  const el::Recommender recommender(model);
   auto scratch = recommender.make_scratch();
   Index user = 0;
   for (auto _ : state) {
@@ -384,7 +384,7 @@ void recommend_20(benchmark::State& state) {
     user = (user + 1) % split().user_count();
   }
 }
-BENCHMARK(recommend_20)->ArgName("bf16")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond)->UseRealTime();
+BENCHMARK(recommend_20)->Unit(benchmark::kMicrosecond)->UseRealTime();
 
 void recommend_batch(benchmark::State& state) {
   const Model model(options(el::Padding::masked), gpu());

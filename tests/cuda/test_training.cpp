@@ -225,31 +225,28 @@ void check_same_items(std::span<const el::Recommendation> found, std::span<const
 
 }  // namespace
 
-TEST_CASE("recommendations and intents are the CPU's, from either table, alone and in batches") {
+TEST_CASE("recommendations and intents are the CPU's, alone and in batches") {
   const Pair models;
   const el::Recommender expected(models.expected);
   auto expected_scratch = expected.make_scratch();
-  for (const auto table : {el::ScoreTable::model, el::ScoreTable::bfloat16}) {
-    const el::Recommender found(models.found, table);
-    auto scratch = found.make_scratch();
-    for (Index user = 0; user < split().user_count(); user += 6) {
-      const auto history = split().items(user);
-      for (const bool repeat : {false, true}) {
-        check_same_items(found.recommend(history, 7, scratch, repeat),
-                         expected.recommend(history, 7, expected_scratch, repeat));
-      }
-      const auto intent = found.intent(history, scratch);
-      const auto expected_intent = expected.intent(history, expected_scratch);
-      CHECK(intent.intent == expected_intent.intent);
-      CHECK(intent.distance == doctest::Approx(expected_intent.distance).epsilon(1e-4));
-      CHECK(intent.runner_up == expected_intent.runner_up);
+  const el::Recommender found(models.found);
+  auto scratch = found.make_scratch();
+  for (Index user = 0; user < split().user_count(); user += 6) {
+    const auto history = split().items(user);
+    for (const bool repeat : {false, true}) {
+      check_same_items(found.recommend(history, 7, scratch, repeat),
+                       expected.recommend(history, 7, expected_scratch, repeat));
     }
+    const auto intent = found.intent(history, scratch);
+    const auto expected_intent = expected.intent(history, expected_scratch);
+    CHECK(intent.intent == expected_intent.intent);
+    CHECK(intent.distance == doctest::Approx(expected_intent.distance).epsilon(1e-4));
+    CHECK(intent.runner_up == expected_intent.runner_up);
   }
   std::vector<std::span<const el::ItemId>> histories;
   for (Index user = 0; user < split().user_count(); ++user) {
     histories.push_back(split().items(user));
   }
-  const el::Recommender found(models.found);
   decltype(found)::BatchScratch batch;
   found.recommend_batch(histories, 5, batch);
   for (Index user = 0; user < split().user_count(); ++user) {
