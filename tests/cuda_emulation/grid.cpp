@@ -60,6 +60,12 @@ struct Thread {
   unsigned barrier = 0;
 };
 
+/// Lanes of a warp, as bits.
+struct Lanes {
+  std::uint32_t waiting = 0;  ///< at a warp operation
+  std::uint32_t ended = 0;
+};
+
 struct Barrier {
   unsigned arrived = 0;
   unsigned expected = 0;
@@ -141,31 +147,36 @@ class Block {
     self.value = value;
     self.source = source;
     self.site = site;
-    std::uint32_t nonzero = 0;
-    for (unsigned lane = 0; lane < lanes; ++lane) {
-      if ((mask >> lane & 1U) == 0) {
-        continue;
+    Lanes& warp_lanes = lanes_[number_ / warp];
+    warp_lanes.waiting |= 1U << (number_ - first);
+    const auto each = [&](std::uint32_t which, auto f) {
+      for (; which != 0; which &= which - 1) {
+        f(static_cast<unsigned>(__builtin_ctz(which)));
       }
-      const Thread& t = *threads_[first + lane];
-      if (t.state == Thread::State::ready) {
-        Fiber::pause();
-        return self.result;
-      }
-      if (t.state != Thread::State::at_warp || t.mask != mask || !same(t.site, site)) {
-        fail("divergent warp operation at ", Place{site}, ": thread ", Number{t.index}, " of the mask ",
-             t.state == Thread::State::done ? "has ended after " : "is at ", Place{t.site});
-      }
-      nonzero |= t.value != 0 ? 1U << lane : 0;
+    };
+    if (const std::uint32_t ended = warp_lanes.ended & mask; ended != 0) {
+      const Thread& t = *threads_[first + static_cast<unsigned>(__builtin_ctz(ended))];
+      fail("divergent warp operation at ", Place{site}, ": thread ", Number{t.index}, " of the mask has ended");
     }
-    for (unsigned lane = 0; lane < lanes; ++lane) {
-      if ((mask >> lane & 1U) != 0) {
+    if ((warp_lanes.waiting & mask) == mask) {
+      std::uint32_t nonzero = 0;
+      each(mask, [&](unsigned lane) {
+        const Thread& t = *threads_[first + lane];
+        if (t.mask != mask || !same(t.site, site)) {
+          fail("divergent warp operation at ", Place{site}, ": thread ", Number{t.index}, " of the mask is at ",
+               Place{t.site});
+        }
+        nonzero |= t.value != 0 ? 1U << lane : 0;
+      });
+      each(mask, [&](unsigned lane) {
         Thread& t = *threads_[first + lane];
-        if ((mask >> t.source & 1U) == 0 || t.source >= lanes) {
+        if (t.source >= warp || (mask >> t.source & 1U) == 0) {
           fail("shuffle at ", Place{site}, " reads lane ", t.source, ", which is not in the mask");
         }
         t.result = {threads_[first + t.source]->value, nonzero};
         t.state = Thread::State::ready;
-      }
+      });
+      warp_lanes.waiting &= ~mask;
     }
     Fiber::pause();  // so that lanes go on in their order
     return self.result;
@@ -187,6 +198,7 @@ class Block {
     count_ = kernel.block.x * kernel.block.y * kernel.block.z;
     finished_ = 0;
     barriers_ = {};
+    lanes_ = {};
     while (threads_.size() < count_) {
       threads_.push_back(std::make_unique<Thread>());
     }
@@ -211,6 +223,7 @@ class Block {
     }
     if (t.fiber.finished()) {
       t.state = Thread::State::done;
+      lanes_[number_ / warp].ended |= 1U << (number_ % warp);
       ++finished_;
     }
   }
@@ -241,6 +254,7 @@ class Block {
 
   std::vector<std::unique_ptr<Thread>> threads_;
   std::array<Barrier, named_barriers> barriers_{};
+  std::array<Lanes, 32> lanes_{};  // of each warp
   std::optional<std::string> error_;
   Thread* current_ = nullptr;
   unsigned number_ = 0;  // of the current thread in its block
