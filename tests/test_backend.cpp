@@ -15,11 +15,12 @@
 #include <doctest/doctest.h>
 
 #include "elcrec/backend/cpu.hpp"
-#include "elcrec/backend/eigen.hpp"
 #include "elcrec/backend/reference.hpp"
 #include "support.hpp"
 #ifdef ELCREC_TEST_CUDA
 #include "elcrec/backend/cuda.hpp"
+#else
+#include "elcrec/backend/eigen.hpp"
 #endif
 
 namespace el = elcrec;

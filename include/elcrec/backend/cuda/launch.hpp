@@ -1,12 +1,12 @@
 #pragma once
 
-#if !defined(__CUDACC__) && !defined(ELCREC_CUDA_EMULATION)
-#error "the CUDA backend must be compiled by nvcc (or against tests/cuda_emulation)"
-#endif
-
 #include <cstddef>
 
 #include <cuda_runtime.h>
+
+#if !defined(__CUDACC__) && !defined(ELCREC_CUDA_EMULATION)
+#error "the CUDA backend must be compiled by nvcc (or against tests/cuda_emulation)"
+#endif
 
 #include "elcrec/backend/cuda/error.hpp"
 #include "elcrec/backend/cuda/stream.hpp"
