@@ -230,18 +230,25 @@ TEST_CASE_TEMPLATE("the filter keeps the low frequencies and maps the rest", B, 
   constexpr Index frequencies = 2;
   constexpr Index d = 4;
   const auto block =
-      shaken(el::FilterBlock<B>(backend, d, {.max_length = length, .frequencies = frequencies, .dropout = 0}));
+      shaken(backend, el::FilterBlock<B>(backend, d, {.max_length = length, .frequencies = frequencies, .dropout = 0}));
   for (const auto padding : both_paddings) {
     // Masked items leave gaps between the positions of a ragged sequence.
     const auto batch =
         random_batch(3, {.lengths = {4, 1, 0, 9, 7}, .max_length = length, .masked = 0.3, .targets = false}, padding);
+    const Staged<B> staged(backend, batch);
     const auto tokens = batch.view();
     const auto x = random_matrix(backend, 5, tokens.tokens(), d);
     el::Matrix<B> y(backend, tokens.tokens(), d);
-    typename B::Lane lane;
     auto memory = backend.make_workspace();
-    typename el::FilterBlock<B>::Cache cache;
-    block.forward({lane, memory, {}}, 0, tokens, x.view(), cache, y.view());
+    backend.parallel_for(1, [&](auto& lane, Index) {
+      typename el::FilterBlock<B>::Cache cache;
+      block.forward({lane, memory, {}}, 0, staged.view(), x.view(), cache, y.view());
+    });
+    const HostCopy in(backend, x.view());
+    const HostCopy out(backend, y.view());
+    const HostCopy w(backend, block.high_weight.view());
+    const HostCopy gamma(backend, block.norm.gamma.view());
+    const HostCopy beta(backend, block.norm.beta.view());
     const auto pass_share = [](Index i, Index j) {
       double sum = 1;
       for (Index f = 1; f < frequencies; ++f) {
@@ -249,31 +256,29 @@ TEST_CASE_TEMPLATE("the filter keeps the low frequencies and maps the rest", B, 
       }
       return sum / length;
     };
-    const auto w = block.high_weight.view();
     for (Index s = 0; s < tokens.sequences(); ++s) {
       for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
         std::vector<double> low(d, 0.0);
         std::vector<double> sum(d, 0.0);
         for (Index c = 0; c < d; ++c) {
           for (Index u = tokens.begin(s); u < tokens.end(s); ++u) {
-            low[static_cast<std::size_t>(c)] += pass_share(tokens.position(t), tokens.position(u)) * x.view()(u, c);
+            low[static_cast<std::size_t>(c)] += pass_share(tokens.position(t), tokens.position(u)) * in(u, c);
           }
         }
         double mean = 0;
         double square = 0;
         for (Index c = 0; c < d; ++c) {
           const auto at = static_cast<std::size_t>(c);
-          sum[at] = x.view()(t, c) + low[at];
+          sum[at] = in(t, c) + low[at];
           for (Index e = 0; e < d; ++e) {
-            sum[at] += w(c, e) * (x.view()(t, e) - low[static_cast<std::size_t>(e)]);
+            sum[at] += w(c, e) * (in(t, e) - low[static_cast<std::size_t>(e)]);
           }
           mean += sum[at] / d;
           square += sum[at] * sum[at] / d;
         }
         for (Index c = 0; c < d; ++c) {
           const double normal = (sum[static_cast<std::size_t>(c)] - mean) / std::sqrt(square - mean * mean + 1e-12);
-          CHECK(y.view()(t, c) ==
-                doctest::Approx(block.norm.gamma.view()(0, c) * normal + block.norm.beta.view()(0, c)).epsilon(1e-10));
+          CHECK(out(t, c) == doctest::Approx(gamma(0, c) * normal + beta(0, c)).epsilon(1e-10));
         }
       }
     }

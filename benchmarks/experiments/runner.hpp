@@ -116,8 +116,8 @@ class Runner {
   }
 
  private:
-  void finish(const Run& run, const program::TrainedModel& model, const elcrec::LeaveOneOut& split, const EpochLog& log,
-              const elcrec::FitResult& result) {
+  void finish(const Run& run, const program::TrainedModel<elcrec::Cpu>& model, const elcrec::LeaveOneOut& split,
+              const EpochLog& log, const elcrec::FitResult& result) {
     ordered_json row = start_of_row(run, log);
     row["epochs"] = result.epochs;
     row["best_epoch"] = result.best_epoch;

@@ -204,7 +204,29 @@ cudaError_t launch(dim3 grid, dim3 block, std::size_t shared_bytes, cudaStream_t
 /// Dynamic shared memory of the running block.
 void* dynamic_shared();
 
+#if __has_builtin(__builtin_source_location)
 using Site = std::source_location;
+#else  // Clang 14
+class Site {
+ public:
+  static Site current(const char* file = __builtin_FILE(), unsigned line = __builtin_LINE(),
+                      unsigned column = __builtin_COLUMN()) {
+    Site site;
+    site.file_ = file;
+    site.line_ = line;
+    site.column_ = column;
+    return site;
+  }
+  [[nodiscard]] const char* file_name() const { return file_; }
+  [[nodiscard]] unsigned line() const { return line_; }
+  [[nodiscard]] unsigned column() const { return column_; }
+
+ private:
+  const char* file_ = "";
+  unsigned line_ = 0;
+  unsigned column_ = 0;
+};
+#endif
 
 /// Barrier `id` of the block: waits for `threads` of its threads, 0 for all.
 void barrier(unsigned id, unsigned threads, const Site& site);
