@@ -189,7 +189,7 @@ inline std::span<KeyValue> sort_pairs(const Stream& stream, CudaWorkspace& memor
   const Index blocks = blocks_for(count, detail::sort_block);
   const auto frame = memory.frame();
   std::int32_t* const counts = memory.array<std::int32_t>(blocks * detail::digits).data();
-  const int bits = std::bit_width(bound == 0 ? 0 : bound - 1);
+  const int bits = static_cast<int>(std::bit_width(bound == 0 ? 0 : bound - 1));
   for (int shift = 0; shift < bits; shift += detail::digit_bits) {
     launch(stream, {.x = blocks}, {.x = CountDigitsKernel::max_threads}, 0,
            CountDigitsKernel{pairs.data(), count, shift, counts});
