@@ -47,7 +47,7 @@ class ItemIndex {
       return;
     }
     scale_ = std::max(norm_ / (std::sqrt(largest_score) - rounding_norm()), largest / 127);
-    bytes_.assign(static_cast<std::size_t>(groups_ * vectors_of_group() * simd::register_bytes), zero);
+    bytes_.assign(static_cast<std::size_t>(groups_ * pairs_ * simd::register_bytes), zero);
     for (Index v = 0; v < table.rows(); ++v) {
       double square = 0;
       double residual = 0;
@@ -69,9 +69,7 @@ class ItemIndex {
   /// Bytes held.
   [[nodiscard]] std::size_t size() const { return bytes_.size(); }
   /// The vectors of group g, one a pair.
-  [[nodiscard]] const std::uint8_t* vectors(Index g) const {
-    return bytes_.data() + g * vectors_of_group() * simd::register_bytes;
-  }
+  [[nodiscard]] const std::uint8_t* vectors(Index g) const { return bytes_.data() + g * pairs_ * simd::register_bytes; }
 
   /// A query made ready.
   struct Query {
@@ -129,10 +127,8 @@ class ItemIndex {
 
   /// What rounding may add to the norm of a vector of integers.
   [[nodiscard]] double rounding_norm() const { return 0.5 * std::sqrt(static_cast<double>(columns_)); }
-  [[nodiscard]] Index vectors_of_group() const { return pairs_; }
   [[nodiscard]] std::size_t place(Index v, Index c) const {
-    return static_cast<std::size_t>(((v / group) * vectors_of_group() + c / 2) * simd::register_bytes + v % group * 2 +
-                                    c % 2);
+    return static_cast<std::size_t>(((v / group) * pairs_ + c / 2) * simd::register_bytes + v % group * 2 + c % 2);
   }
 
   Index columns_;
