@@ -525,6 +525,23 @@ TEST_CASE_TEMPLATE("pooling", B, EVERY_BACKEND) {
   }
 }
 
+TEST_CASE_TEMPLATE("projection of sequences", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const auto& batch : batches()) {
+    for (const Index d : {1, 8, 33}) {
+      for (const Index r : {1, 5, 8, 19}) {
+        auto basis = suite.matrix(batch.view().max_length, r);
+        auto x = suite.matrix(batch.tokens(), d);
+        auto y = suite.matrix(batch.tokens(), d);
+        suite.run([&](auto& lane, auto on) {
+          lane.project_sequences(suite.tokens(batch, on), basis(on), x(on), y(on));
+        });
+        y.check();
+      }
+    }
+  }
+}
+
 TEST_CASE_TEMPLATE("normalised rows", B, EVERY_BACKEND) {
   Suite<B> suite;
   for (const Index d : sizes) {

@@ -605,7 +605,7 @@ template <class B>
 using EveryObjective =
     el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
                         el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::NextItem, el::SequenceContrast,
-                        el::ClusterLoss, el::IntentContrast, el::TwinContrast>;
+                        el::ClusterLoss, el::IntentContrast, el::TwinContrast, el::TwinIntent>;
 
 template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
@@ -768,6 +768,12 @@ TEST_CASE_TEMPLATE("gradients of twin contrast", B, EVERY_BACKEND) {
       m.template objective<el::TwinContrast>() = {.weight = 0.8, .temperature = 0.7, .cosine = cosine};
     });
   }
+}
+
+TEST_CASE_TEMPLATE("gradients of twin intents", B, EVERY_BACKEND) {
+  check_objective<B>("twin intents", el::Pooling::mean, true, [](auto& m) {
+    m.template objective<el::TwinIntent>() = {.weight = 0.8, .temperature = 0.7};
+  });
 }
 
 TEST_CASE_TEMPLATE("gradients of sequence contrast", B, EVERY_BACKEND) {

@@ -1,12 +1,16 @@
 #include <algorithm>
+#include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <map>
+#include <mutex>
 #include <regex>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
@@ -51,15 +55,48 @@ void list(const Runner& runner, const std::vector<Run>& runs) {
             << count[Runner::State::open] << " open\n";
 }
 
-/// False when it was interrupted.
-bool train(Runner& runner, const std::vector<Run>& runs) {
+/// False when it was interrupted. Runs that share files go to one job, one after the other.
+bool train(Runner& runner, const std::vector<Run>& runs, Index jobs) {
+  std::vector<std::vector<const Run*>> groups;
+  std::map<std::string, std::size_t> group_of;
   for (const auto& run : runs) {
-    if (!runner.run(run)) {
-      std::cout << "interrupted; the same command continues " << run.name() << std::endl;
-      return false;
+    const auto [found, added] = group_of.try_emplace(file_stem(run), groups.size());
+    if (added) {
+      groups.emplace_back();
     }
+    groups[found->second].push_back(&run);
   }
-  return true;
+  std::atomic<std::size_t> next{0};
+  std::atomic<bool> complete{true};
+  std::exception_ptr failure;
+  std::mutex failure_mutex;
+  const auto work = [&] {
+    try {
+      for (std::size_t i = next++; i < groups.size() && complete; i = next++) {
+        for (const Run* run : groups[i]) {
+          if (complete && !runner.run(*run)) {
+            complete = false;
+            std::cout << "interrupted; the same command continues " << run->name() << std::endl;
+          }
+        }
+      }
+    } catch (...) {
+      const std::lock_guard lock(failure_mutex);
+      failure = failure ? failure : std::current_exception();
+      next = groups.size();
+    }
+  };
+  {
+    std::vector<std::jthread> others;
+    for (Index i = 1; i < jobs; ++i) {
+      others.emplace_back(work);
+    }
+    work();
+  }
+  if (failure) {
+    std::rethrow_exception(failure);
+  }
+  return complete;
 }
 
 class LineWriter {
@@ -121,7 +158,7 @@ void describe_users(Runner& runner, const std::vector<Run>& runs, Index sample, 
 
 int main(int argc, char** argv) {
   CLI::App app(
-      "Trains the runs of grid files, one after the other, and appends a JSON line for each to the results. Finished "
+      "Trains the runs of grid files and appends a JSON line for each to the results. Finished "
       "runs are never run again.");
   std::vector<std::filesystem::path> grids;
   std::string only;
@@ -138,6 +175,13 @@ int main(int argc, char** argv) {
   app.add_option("--threads", options.threads, "threads; 0 for all of the machine")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
+  app.add_option("--jobs", options.jobs, "runs at a time; rows of more than one have no peak memory")
+      ->check(CLI::PositiveNumber)
+      ->capture_default_str();
+#ifdef ELCREC_EXPERIMENT_HAS_CUDA
+  std::string backend = "cpu";
+  app.add_option("--backend", backend, "what computes")->check(CLI::IsMember({"cpu", "cuda"}))->capture_default_str();
+#endif
   const auto mode = app.add_option_group("Instead of training")->require_option(0, 1);
   mode->add_flag("--list", listing, "show what is finished and what is left");
   mode->add_option("--compare", comparisons,
@@ -154,6 +198,9 @@ int main(int argc, char** argv) {
       "Exit code: 0; 1 for bad input; 2 for wrong usage; 3 when interrupted.");
   try {
     app.parse(argc, argv);
+#ifdef ELCREC_EXPERIMENT_HAS_CUDA
+    options.on_cuda = backend == "cuda";
+#endif
     const elcrec::StopSignal stop;
     Runner runner(options, stop.requested());
     const auto runs = read_runs(grids, only);
@@ -163,7 +210,7 @@ int main(int argc, char** argv) {
       compare(runner, runs, LineWriter(comparisons));
     } else if (!users.empty()) {
       describe_users(runner, runs, sample, LineWriter(users));
-    } else if (!train(runner, runs)) {
+    } else if (!train(runner, runs, options.jobs)) {
       return 3;
     }
     return 0;

@@ -4,12 +4,13 @@
 #include <array>
 #include <cstdio>
 #include <cstdlib>
-#include <ctime>
 #include <filesystem>
 #include <fstream>
 #include <string>
 #include <utility>
 #include <vector>
+
+#include <time.h>
 
 #include "run.hpp"
 
@@ -19,8 +20,9 @@ namespace experiments {
 /// metrics, times. A file of JSON lines.
 class EpochLog {
  public:
-  /// Continues after `finished` epochs; later lines come from epochs that no checkpoint holds, and are dropped.
-  EpochLog(const std::filesystem::path& path, Index finished) : path_(path) {
+  /// Continues after `finished` epochs; later lines come from epochs that no checkpoint holds, and are dropped. `clock`
+  /// measures CPU time.
+  EpochLog(const std::filesystem::path& path, Index finished, clockid_t clock) : path_(path), clock_(clock) {
     if (finished > 0) {
       std::ifstream in(path);
       for (std::string line; std::getline(in, line);) {
@@ -93,8 +95,14 @@ class EpochLog {
   }
 
   double cpu_seconds_since_last_line() {
-    const std::clock_t now = std::clock();
-    return static_cast<double>(now - std::exchange(last_, now)) / CLOCKS_PER_SEC;
+    const double now = cpu_seconds();
+    return now - std::exchange(last_, now);
+  }
+
+  [[nodiscard]] double cpu_seconds() const {
+    timespec time{};
+    ::clock_gettime(clock_, &time);
+    return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
   }
 
   void add(ordered_json line) {
@@ -107,7 +115,8 @@ class EpochLog {
 
   std::filesystem::path path_;
   std::vector<ordered_json> lines_;
-  std::clock_t last_ = std::clock();
+  clockid_t clock_;
+  double last_ = cpu_seconds();
 };
 
 }  // namespace experiments

@@ -6,6 +6,7 @@
 #include <fstream>
 #include <iostream>
 #include <map>
+#include <mutex>
 #include <string>
 #include <utility>
 
@@ -22,11 +23,13 @@ struct RunnerOptions {
   std::filesystem::path data;     ///< folder of the data sets
   std::filesystem::path results;  ///< file of rows
   std::filesystem::path work;     ///< folder of checkpoints, logs and ranks of users
-  Index threads = 1;
+  Index threads = 1;  ///< of each run
+  Index jobs = 1;     ///< runs at a time
+  bool on_cuda = false;
 };
 
 /// Trains a run, or continues it from its checkpoint, evaluates it and writes its row. Of finished runs it gives what
-/// they left behind.
+/// they left behind. `run` is safe to call from several threads for runs of different file_stem().
 class Runner {
  public:
   Runner(RunnerOptions options, const std::atomic<bool>& stop)
@@ -71,20 +74,24 @@ class Runner {
   /// False when it was interrupted. A run whose loss is not finite gets a row that says so. A run that has a row is not
   /// run again; one that has a row under another name gets a copy of it.
   bool run(const Run& run) {
-    if (results_.holds(run)) {
-      return true;
-    }
-    if (const auto* row = results_.find(run)) {
-      ordered_json copy = *row;
-      copy["experiment"] = run.experiment;
-      copy["variant"] = run.variant;
-      results_.append(std::move(copy));
+    if (copy_row(run)) {
       return true;
     }
     const auto& split = split_of(run);
+#ifdef ELCREC_EXPERIMENT_HAS_CUDA
+    if (options_.on_cuda) {
+      return train_on_cuda(run, split);
+    }
+#endif
+    return train_on(elcrec::Cpu({.threads = options_.threads}), run, split);
+  }
+
+ private:
+  template <elcrec::Backend B>
+  bool train_on(const B& backend, const Run& run, const elcrec::LeaveOneOut& split) {
     Run sized = run;
     sized.model.items = split.item_count();
-    program::TrainedModel model(sized.model, sized.training, elcrec::Cpu({.threads = options_.threads}));
+    program::TrainedModel model(sized.model, sized.training, backend);
     auto trainer_options = program::trainer_options(run.training, run.model.seed, stop_);
     trainer_options.checkpoint = checkpoint_of(run);
     elcrec::Trainer trainer(model,
@@ -95,12 +102,18 @@ class Runner {
       trainer.resume(trainer_options.checkpoint);
       finished = trainer.epoch();
     }
-    EpochLog log(file_of(run, ".jsonl"), finished);
-    std::cout << "== " << run.name() << (finished > 0 ? " continued after epoch " + std::to_string(finished) : "")
-              << std::endl;
-    forget_peak_memory();
+    EpochLog log(file_of(run, ".jsonl"), finished, alone() ? CLOCK_PROCESS_CPUTIME_ID : CLOCK_THREAD_CPUTIME_ID);
+    say("== ", run.name(), finished > 0 ? " continued after epoch " + std::to_string(finished) : "");
+    if (alone()) {
+      forget_peak_memory();
+    }
     try {
-      const auto result = trainer.fit(split, elcrec::console_progress(), [&](const auto& report) { log(report); });
+      const auto result = trainer.fit(split, [&](const elcrec::EpochReport& report) {
+        if (alone()) {
+          elcrec::console_progress()(report);
+        }
+        log(report);
+      });
       if (result.end == elcrec::FitResult::End::interrupted) {
         log.interrupted(result.epochs);
         return false;
@@ -109,14 +122,19 @@ class Runner {
     } catch (const elcrec::DivergenceError& error) {  // an outcome too: it would diverge again
       ordered_json row = start_of_row(run, log);
       row["diverged"] = error.what();
-      results_.append(std::move(row));
-      std::cout << "-- " << run.name() << ' ' << error.what() << std::endl;
+      append(std::move(row));
+      say("-- ", run.name(), ' ', error.what());
     }
     return true;
   }
 
- private:
-  void finish(const Run& run, const program::TrainedModel<elcrec::Cpu>& model, const elcrec::LeaveOneOut& split,
+#ifdef ELCREC_EXPERIMENT_HAS_CUDA
+  /// train_on(elcrec::Cuda(...), ...), compiled by nvcc.
+  bool train_on_cuda(const Run& run, const elcrec::LeaveOneOut& split);
+#endif
+
+  template <elcrec::Backend B>
+  void finish(const Run& run, const program::TrainedModel<B>& model, const elcrec::LeaveOneOut& split,
               const EpochLog& log, const elcrec::FitResult& result) {
     ordered_json row = start_of_row(run, log);
     row["epochs"] = result.epochs;
@@ -131,18 +149,52 @@ class Runner {
         }
       }
     }
-    results_.append(std::move(row));
-    std::cout << "-- " << run.name() << " best epoch " << result.best_epoch << " of " << result.epochs << std::endl;
+    append(std::move(row));
+    say("-- ", run.name(), " best epoch ", result.best_epoch, " of ", result.epochs);
   }
+
+  /// Whether the run has a row, if need be a copy of one under another name.
+  bool copy_row(const Run& run) {
+    const std::lock_guard lock(mutex_);
+    if (results_.holds(run)) {
+      return true;
+    }
+    const auto* row = results_.find(run);
+    if (row == nullptr) {
+      return false;
+    }
+    ordered_json copy = *row;
+    copy["experiment"] = run.experiment;
+    copy["variant"] = run.variant;
+    results_.append(std::move(copy));
+    return true;
+  }
+
+  void append(ordered_json row) {
+    const std::lock_guard lock(mutex_);
+    results_.append(std::move(row));
+  }
+
+  void say(const auto&... parts) {
+    const std::lock_guard lock(mutex_);
+    (std::cout << ... << parts) << std::endl;
+  }
+
+  /// Whether time and memory of the process are the run's.
+  [[nodiscard]] bool alone() const { return options_.jobs == 1; }
 
   [[nodiscard]] ordered_json start_of_row(const Run& run, const EpochLog& log) const {
     ordered_json row = names_of(run);
     row["options"] = options_of(run);
     row["commit"] = commit();
+    row["backend"] = options_.on_cuda ? "cuda" : "cpu";
     row["threads"] = options_.threads;
+    row["jobs"] = options_.jobs;
     row["train_seconds"] = log.sum("seconds");
     row["cpu_seconds"] = log.sum("cpu_seconds");
-    row["peak_rss_mb"] = std::max(peak_megabytes(), log.largest("rss_mb"));
+    if (alone()) {
+      row["peak_rss_mb"] = std::max(peak_megabytes(), log.largest("rss_mb"));
+    }
     row["curve"] = log.curve();
     return row;
   }
@@ -163,6 +215,7 @@ class Runner {
   }
 
   const elcrec::LeaveOneOut& split_of(const Run& run) {
+    const std::lock_guard lock(mutex_);
     const auto path = options_.data / run.file;
     const auto key = std::pair{path.string(), run.training.short_histories};
     auto found = splits_.find(key);
@@ -192,6 +245,7 @@ class Runner {
   }
 
   RunnerOptions options_;
+  std::mutex mutex_;  // of results_, splits_ and what is printed
   Results results_;
   const std::atomic<bool>& stop_;
   std::map<std::pair<std::string, elcrec::ShortHistories>, elcrec::LeaveOneOut> splits_;

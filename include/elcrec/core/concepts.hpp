@@ -90,6 +90,7 @@ concept Pooling = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y) {
   lane.last_pool(tokens, x, y);
   lane.concat_pool(tokens, x, y);
   lane.concat_pool_backward(tokens, x, y);
+  lane.project_sequences(tokens, x, x, y);
   lane.normalize_rows(x, y, y);
   lane.normalize_rows_backward(x, x, x, y);
 };

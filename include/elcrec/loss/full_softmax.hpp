@@ -9,18 +9,24 @@ namespace elcrec {
 
 namespace detail {
 
-/// How the cross entropy over V items is cut. Fixed by V alone, never by the number of threads.
+/// How the cross entropy over V items is cut. Fixed by V and the kind of backend, never by the number of threads.
+/// `Spreads` is Backend::spreads_operations: a block fills a whole device, not a cache of one core.
+template <bool Spreads>
 struct SoftmaxBlocks {
-  static constexpr Index items = 256;        ///< of a block of logits, which stays in a cache between its operations
-  static constexpr Index room = items + 16;  ///< between its rows: a power of two would crowd a few cache sets
-  static constexpr Index tasks = 16;         ///< at most: each sums a gradient of its own for the queries
-  static constexpr Index budget = Index{1} << 22;  ///< logits of a chunk of queries
+  static constexpr Index most_items = Spreads ? Index{1} << 15 : 256;  ///< a CPU's block stays in a cache
+  static constexpr Index most_queries = Spreads ? Index{1} << 13 : 1024;
+  static constexpr Index budget = Spreads ? Index{1} << 25 : Index{1} << 22;  ///< logits of a chunk of queries
+  static constexpr Index tasks = 16;  ///< at most: each sums a gradient of its own for the queries
 
   explicit SoftmaxBlocks(Index table_rows)
-      : blocks((table_rows + items - 1) / items),
+      : items(std::min(table_rows, most_items)),
+        room(items + 16),
+        blocks((table_rows + items - 1) / items),
         blocks_of_task((blocks + tasks - 1) / tasks),
-        chunk(std::clamp<Index>(budget / (blocks * items) / 32 * 32, 32, 1024)) {}
+        chunk(std::clamp<Index>(budget / (blocks * items) / 32 * 32, 32, most_queries)) {}
 
+  Index items;  ///< of a block of logits
+  Index room;   ///< between its rows: a power of two would crowd a few cache sets
   Index blocks;
   Index blocks_of_task;
   Index chunk;  ///< queries at a time
@@ -33,15 +39,16 @@ struct SoftmaxBlocks {
 ///
 ///   L = mean(logsumexp(z) - z_target),   dL/dx = mean (p·E - E_target),   dL/dE = mean (pᵀ·x - onehotᵀ·x)
 ///
-/// The queries pass in chunks whose logits take at most 16 MB (of very large tables 32 queries' logits), in blocks of
-/// 256 items: a block is turned to exponentials against its own maximum while it is in a cache, and once all blocks
-/// have told their maxima and sums it is read once more for both gradients. Three products a chunk.
+/// The queries pass in chunks whose logits take at most 16 MB, on a device 128 MB (of very large tables 32 queries'
+/// logits), in blocks of items: a block is turned to exponentials against its own maximum while it is in a cache, and
+/// once all blocks have told their maxima and sums it is read once more for both gradients. Three products a chunk and
+/// block.
 template <class V, class Step>
 void evaluate_full_softmax(Step& step, double weight, double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
   using In = MatrixView<const T>;
-  using Blocks = detail::SoftmaxBlocks;
+  using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
   auto& input = step.template encoding<V>();
   const In all_items = step.items();
   const auto table = all_items.slice_rows(1, step.model().item_count() + 1);  // without padding and mask id
@@ -63,7 +70,7 @@ void evaluate_full_softmax(Step& step, double weight, double* loss) {
   const auto x = memory(cut.chunk, d);
   const auto at_target = memory(1, cut.chunk);
   const auto target_rows = memory(cut.chunk, d);
-  const auto logits = memory(cut.blocks * cut.chunk, Blocks::room);
+  const auto logits = memory(cut.blocks * cut.chunk, cut.room);
   const auto largest = memory(cut.blocks, cut.chunk);
   const auto sums = memory(cut.blocks, cut.chunk);
   const auto factors = memory(cut.blocks, cut.chunk);
@@ -75,11 +82,11 @@ void evaluate_full_softmax(Step& step, double weight, double* loss) {
     const auto tokens = slice(input.tokens.target_tokens, first, first + rows);
     const auto xr = x.slice_rows(0, rows);
     const auto block = [&](Index b) {
-      const Index width = std::min(Blocks::items, table.rows() - b * Blocks::items);
+      const Index width = std::min(cut.items, table.rows() - b * cut.items);
       return logits.slice_rows(b * cut.chunk, b * cut.chunk + rows).slice_cols(0, width);
     };
     const auto items_of = [&](auto matrix, Index b) {
-      return matrix.slice_rows(b * Blocks::items, std::min(table.rows(), (b + 1) * Blocks::items));
+      return matrix.slice_rows(b * cut.items, std::min(table.rows(), (b + 1) * cut.items));
     };
     const auto part = [&](auto statistics, Index b) { return statistics.slice_rows(b, b + 1).slice_cols(0, rows); };
     const auto dx_of = [&](Index task) { return dx.slice_rows(task * cut.chunk, task * cut.chunk + rows); };

@@ -45,7 +45,8 @@ struct ELCRecOptions {
   double trade_off = 0.1;        ///< α, of the cluster loss
   double temperature = 1.0;      ///< of both InfoNCE losses
   double twin_weight = 0.0;      ///< of the contrast between prefixes with the same target
-  double twin_temperature = 1.0;
+  double twin_intent_weight = 0.0;  ///< of the contrast between prefixes and their twins' intents
+  double twin_temperature = 1.0;    ///< of both
   bool twin_cosine = false;
   Prototype prototype = Prototype::shift;
   Pooling pooling = Pooling::mean;
@@ -84,7 +85,9 @@ void visit_options(auto& o, auto&& visitor) {
   visitor("trade_off", o.trade_off, "weight of the cluster loss (the paper's alpha)");
   visitor("temperature", o.temperature, "temperature of both contrasts");
   visitor("twin_weight", o.twin_weight, "weight of the contrast between prefixes with the same target");
-  visitor("twin_temperature", o.twin_temperature, "temperature of that contrast");
+  visitor("twin_intent_weight", o.twin_intent_weight,
+          "weight of the contrast between prefixes and the intents of others with the same target");
+  visitor("twin_temperature", o.twin_temperature, "temperature of both");
   visitor("twin_cosine", o.twin_cosine, "similarities of that contrast are cosines, not dot products");
   visitor("prototype", o.prototype, "how a view joins its center: shift or concat");
   visitor("pooling", o.pooling, "user embedding: mean or concat of positions");
@@ -166,7 +169,8 @@ inline void check(const ELCRecOptions& o) {
                                      {"sequence_weight", o.sequence_weight},
                                      {"intent_weight", o.intent_weight},
                                      {"trade_off", o.trade_off},
-                                     {"twin_weight", o.twin_weight}}) {
+                                     {"twin_weight", o.twin_weight},
+                                     {"twin_intent_weight", o.twin_intent_weight}}) {
     require(weight >= 0 && weight < 1e9, name, ": found ", weight, ", expected 0 or more");
   }
   const bool causal = o.attention_mask == AttentionMask::causal && o.filter_share == 0;

@@ -80,7 +80,7 @@ class SequentialModel {
   /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws
   /// nothing.
   void encode_last(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
-    if constexpr (requires(const Pass<Backend>& pass) { encoder.forward_last(pass, tokens, items(), y); }) {
+    if constexpr (EncodesLast<Encoder>) {
       const auto frame = lane.workspace().frame();
       encoder.forward_last(Pass<Backend>{lane, lane.workspace(), {}}, tokens, items(), y);
     } else {

@@ -63,7 +63,7 @@ struct FilterBlock {
     cache = {pass.keep(x.rows(), x.cols()), {}};
     const auto frame = pass.lane.workspace().frame();
     const Out low = pass.scratch(x.rows(), x.cols());
-    low_pass(pass, tokens, x, low);
+    pass.lane.project_sequences(tokens, basis_.view(), x, low);
     pass.lane.copy(x, cache.high);
     pass.lane.add_scaled(T(-1), low, cache.high);
     pass.lane.multiply_nt(cache.high, high_weight.view(), low, Write::add);
@@ -78,7 +78,7 @@ struct FilterBlock {
     const Out low = pass.scratch(x.rows(), x.cols());
     const Out sum = pass.scratch(x_last.rows(), x.cols());
     const Out high = pass.scratch(x_last.rows(), x.cols());
-    low_pass(pass, tokens, x, low);
+    pass.lane.project_sequences(tokens, basis_.view(), x, low);
     pass.lane.last_pool(tokens, low, sum);
     pass.lane.copy(x_last, high);
     pass.lane.add_scaled(T(-1), sum, high);
@@ -101,7 +101,7 @@ struct FilterBlock {
     pass.lane.multiply_nn(dsum, high_weight.view(), dhigh, Write::replace);
     pass.lane.add_scaled(T(1), dhigh, dx);
     pass.lane.add_scaled(T(-1), dhigh, dsum);  // d low
-    low_pass(pass, tokens, dsum, dhigh);
+    pass.lane.project_sequences(tokens, basis_.view(), dsum, dhigh);
     pass.lane.add_scaled(T(1), dhigh, dx);
   }
 
@@ -119,24 +119,6 @@ struct FilterBlock {
     require(o.frequencies >= 1 && 2 * o.frequencies - 1 <= o.max_length, "filter: found ", o.frequencies,
             " frequencies, expected 1 to ", (o.max_length + 1) / 2, " of ", o.max_length, " positions");
     return 2 * o.frequencies - 1;
-  }
-
-  /// y = F x for each sequence; y is not x. Out of line, because GCC 12 warns of an overflow that cannot happen where
-  /// it inlines the small products and knows D.
-  [[gnu::noinline]] void low_pass(const Pass<B>& pass, const TokenView& tokens, In x, Out y) const {
-    const auto frame = pass.lane.workspace().frame();
-    const Out basis = pass.scratch(x.rows(), basis_.cols());
-    const Out amplitudes = pass.scratch(basis_.cols(), x.cols());
-    pass.lane.gather_rows(basis_.view(), tokens.positions, basis, Write::replace);
-    for (Index s = 0; s < tokens.sequences(); ++s) {
-      const Index begin = tokens.host_begin(s);
-      const Index end = tokens.host_begin(s + 1);
-      if (begin < end) {
-        const auto own = [&](auto m) { return m.slice_rows(begin, end); };
-        pass.lane.multiply_tn(own(basis), own(x), amplitudes, Write::replace);
-        pass.lane.multiply_nn(own(basis), amplitudes, own(y), Write::replace);
-      }
-    }
   }
 
   Matrix<B> basis_;  // U (L, 2C - 1), with orthonormal columns

@@ -140,6 +140,9 @@ class CudaLane {
   void concat_pool_backward(const TokenView& tokens, In dy, Out dx) {
     cuda::concat_pool_backward(stream_, tokens, dy, dx);
   }
+  void project_sequences(const TokenView& tokens, In basis, In x, Out y) {
+    cuda::project_sequences(stream_, tokens, basis, x, y);
+  }
   void normalize_rows(In x, Out norms, Out y) { cuda::normalize_rows(stream_, x, norms, y); }
   void normalize_rows_backward(In y, In norms, In dy, Out dx) {
     cuda::normalize_rows_backward(stream_, y, norms, dy, dx);

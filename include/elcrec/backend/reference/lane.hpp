@@ -377,6 +377,27 @@ class ReferenceLane {
     });
   }
 
+  /// y_s = U Uᵀ x_s for each sequence, where row t of U is the basis' row of the token's position; basis (L, R). y is not
+  /// x. O(R D) a token.
+  void project_sequences(const TokenView& tokens, In basis, In x, Out y) {
+    const auto frame = workspace_.frame();
+    const Out amplitudes = workspace_.template matrix<T>(basis.cols(), x.cols());
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      fill(amplitudes, T(0));
+      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
+        for (Index r = 0; r < basis.cols(); ++r) {
+          add_scaled(basis(tokens.position(t), r), x.slice_rows(t, t + 1), amplitudes.slice_rows(r, r + 1));
+        }
+      }
+      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
+        fill(y.slice_rows(t, t + 1), T(0));
+        for (Index r = 0; r < basis.cols(); ++r) {
+          add_scaled(basis(tokens.position(t), r), amplitudes.slice_rows(r, r + 1), y.slice_rows(t, t + 1));
+        }
+      }
+    }
+  }
+
   /// y_r = x_r / max(|x_r|, 1e-12); norms (1, R) are kept for the backward pass. y may be x.
   void normalize_rows(In x, Out norms, Out y) const {
     for (Index r = 0; r < x.rows(); ++r) {

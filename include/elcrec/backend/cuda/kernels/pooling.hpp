@@ -12,7 +12,8 @@
 /// along the columns. And rows scaled to unit length: a warp takes one row.
 ///
 /// Bytes a token (float): mean_pool and concat_pool 4 D (and 4 D or 4 L D a sequence), their backward passes 12 D;
-/// normalize_rows 8 D a row and its backward pass 12 D. About one operation an element: bound by memory.
+/// project_sequences 8 D for every eight columns of its basis; normalize_rows 8 D a row and its backward pass 12 D. A few
+/// operations an element: bound by memory.
 namespace elcrec::cuda {
 
 /// f(sequence) in a block of threads for each sequence, with as many threads as pay for `columns`.
@@ -116,6 +117,53 @@ struct ConcatPoolBackwardKernel {
     }
   }
 };
+
+/// The basis is taken by eight columns, whose amplitudes a thread keeps for its column of x.
+template <class T>
+struct ProjectSequencesKernel {
+  static constexpr int chunk = 8;
+  DeviceTokens tokens;
+  MatrixView<const T> basis;
+  MatrixView<const T> x;
+  MatrixView<T> y;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    const int begin = tokens.begin(s);
+    const int end = tokens.end(s);
+    for (Index c = thread_x(); c < x.cols(); c += threads_x()) {
+      for (Index first = 0; first < basis.cols(); first += chunk) {
+        T amplitudes[chunk] = {};
+        for (int t = begin; t < end; ++t) {
+          const T value = x(t, c);
+          ELCREC_UNROLL()
+          for (int r = 0; r < chunk; ++r) {
+            amplitudes[r] += factor(t, first + r) * value;
+          }
+        }
+        for (int t = begin; t < end; ++t) {
+          T sum = first == 0 ? T(0) : y(t, c);
+          ELCREC_UNROLL()
+          for (int r = 0; r < chunk; ++r) {
+            sum += factor(t, first + r) * amplitudes[r];
+          }
+          y(t, c) = sum;
+        }
+      }
+    }
+  }
+
+ private:
+  [[nodiscard]] __device__ T factor(int t, Index column) const {
+    return column < basis.cols() ? basis(tokens.positions[t], column) : T(0);
+  }
+};
+
+template <class T>
+void project_sequences(const Stream& stream, const TokenView& tokens, MatrixView<const T> basis,
+                       MatrixView<const T> x, MatrixView<T> y) {
+  launch_sequences(stream, tokens, x.cols(), ProjectSequencesKernel<T>{DeviceTokens(tokens), basis, x, y});
+}
 
 template <class T>
 void mean_pool(const Stream& stream, const TokenView& tokens, MatrixView<const T> x, MatrixView<T> y) {

@@ -1,0 +1,7 @@
+#include <elcrec/backend/cuda.hpp>
+
+#include "runner.hpp"
+
+bool experiments::Runner::train_on_cuda(const Run& run, const elcrec::LeaveOneOut& split) {
+  return train_on(elcrec::Cuda({.graph = true}), run, split);
+}
