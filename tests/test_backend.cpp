@@ -814,12 +814,12 @@ TEST_CASE_TEMPLATE("adam of some rows leaves the others", B, EVERY_BACKEND) {
 
 namespace {
 
-/// Ascending distinct ids in [0, bound), about `share` of them.
+/// Ascending ids in [0, bound), about `share` of them, some of them twice, as in histories that repeat items.
 std::vector<ItemId> seen_items(el::RandomEngine& random, Index bound, double share) {
   std::vector<ItemId> seen;
   for (ItemId v = 0; v < bound; ++v) {
     if (random.uniform() < share) {
-      seen.push_back(v);
+      seen.insert(seen.end(), 1 + random.below(2), v);
     }
   }
   return seen;
@@ -1018,7 +1018,7 @@ TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, dou
           for (Index i = 0; i < count; ++i) {
             const auto at = static_cast<std::size_t>(u * k + i);
             CHECK(all_best[at] == best[static_cast<std::size_t>(i)]);
-            CHECK(all_scores[at] == doctest::Approx(scores[static_cast<std::size_t>(i)]).epsilon(tolerance<T>));
+            CHECK(all_scores[at] == doctest::Approx(scores[static_cast<std::size_t>(i)]).epsilon(tolerance<T>).scale(10));
           }
         }
       }

@@ -142,8 +142,11 @@ struct CorrectSeenKernel {
     const int end = lower_bound(q.seen, q.offsets[u], q.offsets[u + 1], last);
     const T at_target = q.at_target[u];
     int change = 0;
-    for (int i = lower_bound(q.seen, q.offsets[u], end, first) + lane(); i < end; i += warp_size) {
-      if (const ItemId v = q.seen[i]; v != q.targets[u]) {
+    const int begin = lower_bound(q.seen, q.offsets[u], end, first);
+    for (int i = begin + lane(); i < end; i += warp_size) {
+      const ItemId v = q.seen[i];
+      const bool repeated = i > begin && v == q.seen[i - 1];
+      if (!repeated && v != q.targets[u]) {
         change += seen_is_zero && T(0) > at_target ? 1 : 0;
         change -= detail::score(q.queries.row(u), q.table.row(v), q.columns()) > at_target ? 1 : 0;
       }
