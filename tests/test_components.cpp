@@ -762,6 +762,15 @@ TEST_CASE_TEMPLATE("gradients of next-item objectives", B, EVERY_BACKEND) {
   }
 }
 
+TEST_CASE_TEMPLATE("gradients of a softmax with smoothed labels", B, EVERY_BACKEND) {
+  for (const auto samples : {el::NextItemSamples::positions, el::NextItemSamples::prefixes}) {
+    check_objective<B>("smoothing", el::Pooling::mean, false, [samples](auto& m) {
+      m.template objective<el::NextItem>() = {
+          .weight = 0.7, .loss = el::NextItemLoss::softmax, .samples = samples, .smoothing = 0.2};
+    });
+  }
+}
+
 TEST_CASE_TEMPLATE("gradients of twin contrast", B, EVERY_BACKEND) {
   for (const bool cosine : {false, true}) {
     check_objective<B>("twins", el::Pooling::mean, false, [cosine](auto& m) {

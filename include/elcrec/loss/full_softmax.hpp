@@ -39,12 +39,15 @@ struct SoftmaxBlocks {
 ///
 ///   L = mean(logsumexp(z) - z_target),   dL/dx = mean (p·E - E_target),   dL/dE = mean (pᵀ·x - onehotᵀ·x)
 ///
+/// With label smoothing s in [0, 1) the target's share is 1 - s and every item's s / V: E_target above is then
+/// (1 - s) E_target + s mean(E), and the one of onehot 1 - s, with s / V added everywhere.
+///
 /// The queries pass in chunks whose logits take at most 16 MB, on a device 128 MB (of very large tables 32 queries'
 /// logits), in blocks of items: a block is turned to exponentials against its own maximum while it is in a cache, and
 /// once all blocks have told their maxima and sums it is read once more for both gradients. Three products a chunk and
 /// block.
 template <class V, class Step>
-void evaluate_full_softmax(Step& step, double weight, double* loss) {
+void evaluate_full_softmax(Step& step, double weight, double smoothing, double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
   using In = MatrixView<const T>;
@@ -62,7 +65,7 @@ void evaluate_full_softmax(Step& step, double weight, double* loss) {
 
   // The target's own terms: -E_target at each query, -x at each target.
   const auto minus_scale = step.memory().template matrix<T>(1, input.tokens.tokens());
-  step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.fill(minus_scale, -scale); });
+  step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(smoothing - 1) * scale); });
   step.add_item_rows({input.tokens.targets, minus_scale.flat(), input.y});
 
   const auto frame = step.memory().frame();
@@ -77,6 +80,14 @@ void evaluate_full_softmax(Step& step, double weight, double* loss) {
   const auto row_loss = memory(1, cut.chunk);
   const auto dx = memory(tasks * cut.chunk, d);
   const auto targets = step.memory().template array<ItemId>(cut.chunk);
+  const auto mean_item = memory(1, d);
+  const auto x_sum = memory(1, d);
+  if (smoothing > 0) {
+    step.backend().parallel_for(1, [&](Lane& lane, Index) {
+      lane.column_mean(table, mean_item);
+      lane.fill(x_sum, T(0));
+    });
+  }
   for (Index first = 0; first < n; first += cut.chunk) {
     const Index rows = std::min(cut.chunk, n - first);
     const auto tokens = slice(input.tokens.target_tokens, first, first + rows);
@@ -95,6 +106,11 @@ void evaluate_full_softmax(Step& step, double weight, double* loss) {
       lane.gather_rows(input.y, tokens, xr, Write::replace);
       lane.gather_ids(input.tokens.targets, tokens, targets);
       lane.gather_rows(all_items, targets, target_rows.slice_rows(0, rows), Write::replace);
+      if (smoothing > 0) {
+        lane.scale(static_cast<T>(1 - smoothing), target_rows.slice_rows(0, rows));
+        lane.add_row(static_cast<T>(smoothing), mean_item, target_rows.slice_rows(0, rows));
+        lane.add_column_sum(xr, x_sum);
+      }
       lane.row_dots(xr, target_rows.slice_rows(0, rows), at_target.slice_cols(0, rows));
     });
     step.backend().parallel_for(cut.blocks, [&](Lane& lane, Index b) {
@@ -123,6 +139,10 @@ void evaluate_full_softmax(Step& step, double weight, double* loss) {
       lane.add_scaled(-scale, target_rows.slice_rows(r0, r1), total);
       lane.scatter_add_rows(total, slice(tokens, r0, r1), input.dy);
     });
+  }
+  if (smoothing > 0) {
+    const T share = static_cast<T>(smoothing / static_cast<double>(table.rows()));
+    step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_row(-scale * share, x_sum, dtable); });
   }
 }
 

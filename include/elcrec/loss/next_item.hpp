@@ -49,7 +49,7 @@ struct NextItemBy {
 
   void evaluate(auto& step) const {
     if constexpr (Loss == NextItemLoss::softmax) {
-      evaluate_full_softmax<V>(step, weight, step.loss(*this));
+      evaluate_full_softmax<V>(step, weight, 0.0, step.loss(*this));
     } else {
       constexpr PairwiseLoss kind = Loss == NextItemLoss::bce ? PairwiseLoss::bce : PairwiseLoss::bpr;
       evaluate_pairwise<V>(step, kind, weight, step.loss(*this));
@@ -75,6 +75,7 @@ struct NextItem {
   double weight = 1.0;
   NextItemLoss loss = NextItemLoss::bce;
   NextItemSamples samples = NextItemSamples::positions;
+  double smoothing = 0.0;  ///< of the softmax's labels, in [0, 1)
 
   template <class V>
   [[nodiscard]] bool reads() const {
@@ -98,7 +99,7 @@ struct NextItem {
       case NextItemLoss::bpr:
         return evaluate_pairwise<V>(step, PairwiseLoss::bpr, weight, step.loss(*this));
       case NextItemLoss::softmax:
-        return evaluate_full_softmax<V>(step, weight, step.loss(*this));
+        return evaluate_full_softmax<V>(step, weight, smoothing, step.loss(*this));
     }
   }
 };

@@ -48,7 +48,10 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
     check(o);
     this->padding = o.padding;
     this->objectives = {
-        NextItem{.weight = o.next_item_weight, .loss = o.objective, .samples = o.samples},
+        NextItem{.weight = o.next_item_weight,
+                 .loss = o.objective,
+                 .samples = o.samples,
+                 .smoothing = o.label_smoothing},
         SequenceContrast{.weight = o.sequence_weight,
                          .temperature = o.temperature,
                          .prototype = o.prototype,
@@ -62,7 +65,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                        .share_views = o.share_views},
         TwinContrast{.weight = o.twin_weight, .temperature = o.twin_temperature, .cosine = o.twin_cosine},
         TwinIntent{.weight = o.twin_intent_weight, .temperature = o.twin_temperature}};
-    this->template view<PrefixView>().limit = o.prefix_limit;
+    this->template view<PrefixView>() = {.limit = o.prefix_limit, .drop = o.prefix_drop};
     this->template view<TwinView>().prefixes.limit = o.prefix_limit;
     this->template view<AugmentedPair<>>().augmentation =
         CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});

@@ -39,6 +39,8 @@ struct ELCRecOptions {
   NextItemLoss objective = NextItemLoss::bce;
   NextItemSamples samples = NextItemSamples::positions;
   Index prefix_limit = 0;  ///< most prefixes of a user in a step; 0 for all
+  double prefix_drop = 0;  ///< share of a prefix's items that a step leaves out, in [0, 1)
+  double label_smoothing = 0;  ///< of the softmax objective, in [0, 1)
   double next_item_weight = 1.0;
   double sequence_weight = 0.1;  ///< of ICL at the sequence level
   double intent_weight = 0.1;    ///< of ICL at the intent level
@@ -79,6 +81,8 @@ void visit_options(auto& o, auto&& visitor) {
   visitor("samples", o.samples,
           "the next item is predicted at all positions of an input, or after each of its prefixes");
   visitor("prefix_limit", o.prefix_limit, "most prefixes of a user in a step, drawn anew each time; 0 for all");
+  visitor("prefix_drop", o.prefix_drop, "share of a prefix's items, the last one aside, that a step leaves out");
+  visitor("label_smoothing", o.label_smoothing, "share of the softmax's labels that is spread over all items");
   visitor("next_item_weight", o.next_item_weight, "weight of the next-item loss");
   visitor("sequence_weight", o.sequence_weight, "weight of the sequence-level contrast");
   visitor("intent_weight", o.intent_weight, "weight of the intent-level contrast");
@@ -177,6 +181,10 @@ inline void check(const ELCRecOptions& o) {
   require(
       causal || o.samples == NextItemSamples::prefixes,
       "samples: found positions with a filter or bidirectional attention, which see what follows; expected prefixes");
+  for (const auto& [name, share] :
+       {std::pair{"prefix_drop", o.prefix_drop}, {"label_smoothing", o.label_smoothing}}) {
+    require(share >= 0 && share < 1, name, ": found ", share, ", expected a share in [0, 1)");
+  }
   for (const auto& [name, ratio] : {std::pair{"crop", o.crop}, {"mask", o.mask}, {"reorder", o.reorder}}) {
     require(ratio >= 0 && ratio <= 1, name, ": found ", ratio, ", expected a share in [0, 1]");
   }
