@@ -146,6 +146,7 @@ inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, In
     sum[m][0] = start[0];
     sum[m][1] = start[1];
   }
+#pragma GCC unroll 1  // Clang would take several k at a time, and has no registers left for the sums then
   for (Index k = 0; k < depth; ++k) {
     const V b0 = simd::load(b + k * b_stride);
     const V b1 = simd::load(b + k * b_stride + w);
