@@ -11,7 +11,7 @@ int main(int argc, char** argv) try {
   const auto data = argc > 1 ? el::read_sequences(argv[1]) : el::make_synthetic({.users = 600, .items = 300}).data;
   const auto split = el::leave_one_out(data);
 
-  const el::Cuda gpu({.device = 0, .graph = true});
+  const el::Cuda gpu({.device = 0});
   el::ELCRec<el::Cuda> model({.items = data.item_count(), .hidden = 64, .layers = 1, .intents = 8, .dropout = 0.2},
                              gpu);
   el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3}, {.epochs = 20, .batch_size = 64, .patience = 3});

@@ -3,5 +3,5 @@
 #include "runner.hpp"
 
 bool experiments::Runner::train_on_cuda(const Run& run, const elcrec::LeaveOneOut& split) {
-  return train_on(elcrec::Cuda({.graph = alone()}), run, split);  // see CudaOptions::graph
+  return train_on(elcrec::Cuda(), run, split);
 }
