@@ -518,6 +518,7 @@ TEST_CASE_TEMPLATE("pooling", B, EVERY_BACKEND) {
       suite.run([&](auto& lane, auto on) {
         const auto tokens = suite.tokens(batch, on);
         lane.mean_pool_backward(tokens, mean(on), x(on));
+        lane.last_pool_backward(tokens, last(on), x(on));
         lane.concat_pool_backward(tokens, concat(on), x(on));
       });
       x.check();
@@ -533,9 +534,8 @@ TEST_CASE_TEMPLATE("projection of sequences", B, EVERY_BACKEND) {
         auto basis = suite.matrix(batch.view().max_length, r);
         auto x = suite.matrix(batch.tokens(), d);
         auto y = suite.matrix(batch.tokens(), d);
-        suite.run([&](auto& lane, auto on) {
-          lane.project_sequences(suite.tokens(batch, on), basis(on), x(on), y(on));
-        });
+        suite.run(
+            [&](auto& lane, auto on) { lane.project_sequences(suite.tokens(batch, on), basis(on), x(on), y(on)); });
         y.check();
       }
     }
@@ -1018,7 +1018,8 @@ TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, dou
           for (Index i = 0; i < count; ++i) {
             const auto at = static_cast<std::size_t>(u * k + i);
             CHECK(all_best[at] == best[static_cast<std::size_t>(i)]);
-            CHECK(all_scores[at] == doctest::Approx(scores[static_cast<std::size_t>(i)]).epsilon(tolerance<T>).scale(10));
+            CHECK(all_scores[at] ==
+                  doctest::Approx(scores[static_cast<std::size_t>(i)]).epsilon(tolerance<T>).scale(10));
           }
         }
       }

@@ -179,7 +179,7 @@ void check_file(const std::filesystem::path& path, const B& backend) {
       golden.check("out.view_output", y);
       nearest(lane, y, "out.token_intent");
     });
-    model.encode_mean(lane, input, users.view());
+    model.encode_user(lane, input, users.view());
     lane.normalize_rows(users.view(), norms.view(), users.view());
     golden.check("out.user_embedding", users.view());
     nearest(lane, users.view(), "out.intent");

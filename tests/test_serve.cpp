@@ -230,17 +230,19 @@ TEST_CASE_FIXTURE(Fixture, "after warm-up nothing is allocated") {
   CHECK(allocations.load() == before);
 }
 
-TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised mean, as evaluation sees it") {
+TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised pooled encoding") {
   el::Recommender<Model>::Scratch scratch;
   el::Cpu::Lane lane;
   for (Index user = 0; user < split.user_count(); user += 11) {
+    const auto pooling = user % 2 == 0 ? el::Pooling::mean : el::Pooling::last;
+    model.pooling = pooling;
     const auto match = recommender.intent(split.items(user), scratch);
     el::TokenBatch batch;
     batch.start(model.max_length(), model.padding);
     batch.add(split.items(user));
     std::vector<float> h(16);
     std::vector<float> norm(1);
-    model.encode_mean(lane, batch.view(), {h.data(), 1, 16});
+    model.encode(lane, batch.view(), [&](auto x) { el::pool(lane, pooling, batch.view(), x, {h.data(), 1, 16}); });
     lane.normalize_rows({h.data(), 1, 16}, {norm.data(), 1, 1}, {h.data(), 1, 16});
     std::vector<double> distances;
     for (Index j = 0; j < 5; ++j) {

@@ -26,7 +26,7 @@ inline constexpr std::array<ActivityGroup, 4> activity_groups{
   return group;
 }
 
-/// The normalised mean encodings of these users (whole history), a list of D numbers each, in hundredths.
+/// The normalised embeddings of these users (whole history), a list of D numbers each, in hundredths.
 template <class Model>
 [[nodiscard]] ordered_json user_embeddings(const Model& model, const elcrec::SequenceDataset& data,
                                            const std::vector<Index>& users) {
@@ -35,12 +35,12 @@ template <class Model>
   for (const Index user : users) {
     batch.add(data.history(user));
   }
-  elcrec::Matrix<elcrec::Cpu> mean(model.backend(), batch.sequences(), model.hidden());
+  elcrec::Matrix<elcrec::Cpu> embeddings(model.backend(), batch.sequences(), model.clusters.hidden());
   typename Model::Lane lane;
-  model.encode_mean(lane, batch.view(), mean.view());
+  model.encode_user(lane, batch.view(), embeddings.view());
   ordered_json list = ordered_json::array();
-  for (Index r = 0; r < mean.rows(); ++r) {
-    const auto row = mean.view().slice_rows(r, r + 1).flat();
+  for (Index r = 0; r < embeddings.rows(); ++r) {
+    const auto row = embeddings.view().slice_rows(r, r + 1).flat();
     double square = 0;
     for (const float x : row) {
       square += static_cast<double>(x) * static_cast<double>(x);

@@ -88,6 +88,7 @@ concept Pooling = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y) {
   lane.mean_pool(tokens, x, y);
   lane.mean_pool_backward(tokens, x, y);
   lane.last_pool(tokens, x, y);
+  lane.last_pool_backward(tokens, x, y);
   lane.concat_pool(tokens, x, y);
   lane.concat_pool_backward(tokens, x, y);
   lane.project_sequences(tokens, x, x, y);

@@ -17,8 +17,8 @@ enum class Prototype {
 };
 
 /// ICL at the sequence level: InfoNCE between two augmented views of each user, flattened over positions, every token
-/// joined with its nearest center. With mean pooling a token has a nearest center of its own, as in the released code;
-/// with concat pooling the sequence has one of width L·D, of which a token takes the part of its position.
+/// joined with its nearest center. A token has a nearest center of its own, as in the released code; with concat
+/// pooling the sequence has one of width L·D, of which a token takes the part of its position.
 struct SequenceContrast {
   using Views = TypeList<AugmentedPair<>>;
   static constexpr std::string_view name = "sequence_contrast";
@@ -67,7 +67,7 @@ struct SequenceContrast {
   template <class Lane, class Clusters, class In>
   void nearest_rows(Lane& lane, const Clusters& clusters, const TokenView& tokens, In y,
                     std::span<std::int32_t> ids) const {
-    if (pooling == Pooling::mean) {
+    if (pooling != Pooling::concat) {
       clusters.nearest(lane, y, ids);
       return;
     }

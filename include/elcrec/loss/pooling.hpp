@@ -7,23 +7,27 @@ namespace elcrec {
 
 /// How the tokens of a sequence become one embedding of its user.
 enum class Pooling {
-  mean,   ///< mean over positions (D), what the released code does
-  concat  ///< all positions side by side (L·D), the paper's equation 2
+  mean,    ///< mean over positions (D), what the released code does
+  concat,  ///< all positions side by side (L·D), the paper's equation 2
+  last     ///< the last position (D), from which the next item is predicted
 };
 
 /// Columns of a pooled sequence.
 [[nodiscard]] constexpr Index pooled_columns(Pooling pooling, Index max_length, Index hidden) {
-  return pooling == Pooling::mean ? hidden : max_length * hidden;
+  return pooling == Pooling::concat ? max_length * hidden : hidden;
 }
 
 /// x (T, D) -> y (S, pooled_columns)
 template <BackendLane Lane>
 void pool(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const typename Lane::Scalar> x,
           MatrixView<typename Lane::Scalar> y) {
-  if (pooling == Pooling::mean) {
-    lane.mean_pool(tokens, x, y);
-  } else {
-    lane.concat_pool(tokens, x, y);
+  switch (pooling) {
+    case Pooling::mean:
+      return lane.mean_pool(tokens, x, y);
+    case Pooling::concat:
+      return lane.concat_pool(tokens, x, y);
+    case Pooling::last:
+      return lane.last_pool(tokens, x, y);
   }
 }
 
@@ -31,10 +35,13 @@ void pool(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const
 template <BackendLane Lane>
 void pool_backward(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const typename Lane::Scalar> dy,
                    MatrixView<typename Lane::Scalar> dx) {
-  if (pooling == Pooling::mean) {
-    lane.mean_pool_backward(tokens, dy, dx);
-  } else {
-    lane.concat_pool_backward(tokens, dy, dx);
+  switch (pooling) {
+    case Pooling::mean:
+      return lane.mean_pool_backward(tokens, dy, dx);
+    case Pooling::concat:
+      return lane.concat_pool_backward(tokens, dy, dx);
+    case Pooling::last:
+      return lane.last_pool_backward(tokens, dy, dx);
   }
 }
 

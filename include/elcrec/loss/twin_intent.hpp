@@ -9,7 +9,8 @@ namespace elcrec {
 
 /// Predicts the intent of another user about to want the same: InfoNCE between the unit encoding of each prefix's last
 /// token and the center nearest to that of its twin. Prefixes whose twins have one intent are not negatives of each
-/// other. Gradients flow into the prefixes and the centers. Projects the centers to the sphere first.
+/// other. Gradients flow into the prefixes and the centers. Projects the centers to the sphere first. A model with it
+/// asks for the same embedding when it names a user's intent if its pooling is Pooling::last.
 struct TwinIntent {
   using Views = TypeList<PrefixView, TwinView>;
   static constexpr std::string_view name = "twin_intent";

@@ -47,11 +47,10 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
         options_(o) {
     check(o);
     this->padding = o.padding;
+    this->pooling = o.pooling;
     this->objectives = {
-        NextItem{.weight = o.next_item_weight,
-                 .loss = o.objective,
-                 .samples = o.samples,
-                 .smoothing = o.label_smoothing},
+        NextItem{
+            .weight = o.next_item_weight, .loss = o.objective, .samples = o.samples, .smoothing = o.label_smoothing},
         SequenceContrast{.weight = o.sequence_weight,
                          .temperature = o.temperature,
                          .prototype = o.prototype,

@@ -38,15 +38,15 @@ struct ELCRecOptions {
 
   NextItemLoss objective = NextItemLoss::bce;
   NextItemSamples samples = NextItemSamples::positions;
-  Index prefix_limit = 0;  ///< most prefixes of a user in a step; 0 for all
-  double prefix_drop = 0;  ///< share of a prefix's items that a step leaves out, in [0, 1)
+  Index prefix_limit = 0;      ///< most prefixes of a user in a step; 0 for all
+  double prefix_drop = 0;      ///< share of a prefix's items that a step leaves out, in [0, 1)
   double label_smoothing = 0;  ///< of the softmax objective, in [0, 1)
   double next_item_weight = 1.0;
-  double sequence_weight = 0.1;  ///< of ICL at the sequence level
-  double intent_weight = 0.1;    ///< of ICL at the intent level
-  double trade_off = 0.1;        ///< α, of the cluster loss
-  double temperature = 1.0;      ///< of both InfoNCE losses
-  double twin_weight = 0.0;      ///< of the contrast between prefixes with the same target
+  double sequence_weight = 0.1;     ///< of ICL at the sequence level
+  double intent_weight = 0.1;       ///< of ICL at the intent level
+  double trade_off = 0.1;           ///< α, of the cluster loss
+  double temperature = 1.0;         ///< of both InfoNCE losses
+  double twin_weight = 0.0;         ///< of the contrast between prefixes with the same target
   double twin_intent_weight = 0.0;  ///< of the contrast between prefixes and their twins' intents
   double twin_temperature = 1.0;    ///< of both
   bool twin_cosine = false;
@@ -94,7 +94,7 @@ void visit_options(auto& o, auto&& visitor) {
   visitor("twin_temperature", o.twin_temperature, "temperature of both");
   visitor("twin_cosine", o.twin_cosine, "similarities of that contrast are cosines, not dot products");
   visitor("prototype", o.prototype, "how a view joins its center: shift or concat");
-  visitor("pooling", o.pooling, "user embedding: mean or concat of positions");
+  visitor("pooling", o.pooling, "user embedding: mean or concat of positions, or the last one");
   visitor("center_pairs", o.center_pairs, "pairs of centers that repel are counted as all (K^2) or distinct (K(K-1))");
   visitor("assignment", o.assignment, "a user is attracted by every center (paper) or by the nearest");
   visitor("mask_false_negatives", o.mask_false_negatives, "pairs with the same target or intent are not negatives");
@@ -118,7 +118,7 @@ inline constexpr std::array<std::string_view, 3> names_of<NextItemLoss>{"bce", "
 template <>
 inline constexpr std::array<std::string_view, 2> names_of<Prototype>{"shift", "concat"};
 template <>
-inline constexpr std::array<std::string_view, 2> names_of<Pooling>{"mean", "concat"};
+inline constexpr std::array<std::string_view, 3> names_of<Pooling>{"mean", "concat", "last"};
 template <>
 inline constexpr std::array<std::string_view, 2> names_of<CenterPairs>{"all", "distinct"};
 template <>
@@ -177,12 +177,13 @@ inline void check(const ELCRecOptions& o) {
                                      {"twin_intent_weight", o.twin_intent_weight}}) {
     require(weight >= 0 && weight < 1e9, name, ": found ", weight, ", expected 0 or more");
   }
+  require(o.twin_intent_weight == 0 || o.pooling != Pooling::concat,
+          "pooling: found concat with twin intents, whose centers are as wide as a token; expected mean or last");
   const bool causal = o.attention_mask == AttentionMask::causal && o.filter_share == 0;
   require(
       causal || o.samples == NextItemSamples::prefixes,
       "samples: found positions with a filter or bidirectional attention, which see what follows; expected prefixes");
-  for (const auto& [name, share] :
-       {std::pair{"prefix_drop", o.prefix_drop}, {"label_smoothing", o.label_smoothing}}) {
+  for (const auto& [name, share] : {std::pair{"prefix_drop", o.prefix_drop}, {"label_smoothing", o.label_smoothing}}) {
     require(share >= 0 && share < 1, name, ": found ", share, ", expected a share in [0, 1)");
   }
   for (const auto& [name, ratio] : {std::pair{"crop", o.crop}, {"mask", o.mask}, {"reorder", o.reorder}}) {

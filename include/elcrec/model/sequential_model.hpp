@@ -11,6 +11,7 @@
 #include "elcrec/data/views.hpp"
 #include "elcrec/encoder/sequence_encoder.hpp"
 #include "elcrec/loss/objective.hpp"
+#include "elcrec/loss/pooling.hpp"
 
 namespace elcrec {
 
@@ -88,9 +89,13 @@ class SequentialModel {
     }
   }
 
-  /// y (S, D): the mean over each sequence's tokens, without dropout: the user embedding before its normalisation.
-  void encode_mean(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
-    encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.mean_pool(tokens, x, y); });
+  /// y (S, pooled_columns): the user embedding before its normalisation, without dropout.
+  void encode_user(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
+    if (pooling == Pooling::last) {
+      encode_last(lane, tokens, y);
+    } else {
+      encode(lane, tokens, [&](MatrixView<const Scalar> x) { pool(lane, pooling, tokens, x, y); });
+    }
   }
 
   /// consume(x) with the encoding x (T, D) of all tokens, without dropout; x lives in the lane's workspace.
@@ -114,6 +119,7 @@ class SequentialModel {
   ClustersOrNone clusters;
   std::tuple<Objectives...> objectives;
   Padding padding = Padding::masked;
+  Pooling pooling = Pooling::mean;  ///< of a user's tokens to what has an intent
 
  private:
   static Index checked(Index items) {

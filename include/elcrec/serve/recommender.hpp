@@ -169,11 +169,7 @@ class Recommender {
     const TokenView tokens = lane.stage(scratch.request.batch.view());
     const auto norms = lane.workspace().template matrix<Scalar>(1, clusters.count());
     const auto user = lane.workspace().template matrix<Scalar>(1, clusters.hidden());
-    if (clusters.hidden() == model_.hidden()) {
-      model_.encode_mean(lane, tokens, user);
-    } else {
-      model_.encode(lane, tokens, [&](auto x) { lane.concat_pool(tokens, x, user); });
-    }
+    model_.encode_user(lane, tokens, user);
     lane.normalize_rows(user, norms.slice_cols(0, 1), user);
     // |c_j - h| as the norm of a row that normalize_rows writes beside it
     const auto gaps = lane.workspace().template matrix<Scalar>(clusters.count(), clusters.hidden());

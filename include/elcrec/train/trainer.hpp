@@ -22,7 +22,6 @@
 #include "elcrec/data/views.hpp"
 #include "elcrec/eval/evaluate.hpp"
 #include "elcrec/io/checkpoint.hpp"
-#include "elcrec/loss/pooling.hpp"
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/optim/clip_gradients.hpp"
 #include "elcrec/optim/optimizer.hpp"
@@ -251,7 +250,6 @@ class Trainer {
       auto& clusters = model_.clusters;
       require(clusters.count() <= n, "intents: found K = ", clusters.count(), " for ", n,
               " users, expected at most one for each user");
-      const Pooling pooling = clusters.hidden() == model_.hidden() ? Pooling::mean : Pooling::concat;
       Matrix<Backend> users(model_.backend(), n, clusters.hidden());
       const Index block = model_.backend().encoded_sequences();
       model_.backend().parallel_for((n + block - 1) / block, [&](Lane& lane, Index b) {
@@ -264,8 +262,7 @@ class Trainer {
         }
         const auto frame = lane.workspace().frame();
         const TokenView tokens = lane.stage(batch.view());
-        model_.encode(lane, tokens,
-                      [&](auto x) { pool(lane, pooling, tokens, x, users.view().slice_rows(first, last)); });
+        model_.encode_user(lane, tokens, users.view().slice_rows(first, last));
       });
       KMeansOptions k_means_options = options_.k_means;
       k_means_options.seed = options_.seed;

@@ -136,6 +136,7 @@ class CudaLane {
   void mean_pool(const TokenView& tokens, In x, Out y) { cuda::mean_pool(stream_, tokens, x, y); }
   void mean_pool_backward(const TokenView& tokens, In dy, Out dx) { cuda::mean_pool_backward(stream_, tokens, dy, dx); }
   void last_pool(const TokenView& tokens, In x, Out y) { cuda::last_pool(stream_, tokens, x, y); }
+  void last_pool_backward(const TokenView& tokens, In dy, Out dx) { cuda::last_pool_backward(stream_, tokens, dy, dx); }
   void concat_pool(const TokenView& tokens, In x, Out y) { cuda::concat_pool(stream_, tokens, x, y); }
   void concat_pool_backward(const TokenView& tokens, In dy, Out dx) {
     cuda::concat_pool_backward(stream_, tokens, dy, dx);

@@ -362,6 +362,15 @@ class ReferenceLane {
     }
   }
 
+  /// dx_t += dy_s for the sequence's last token t
+  void last_pool_backward(const TokenView& tokens, In dy, Out dx) const {
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      if (tokens.length(s) > 0) {
+        add_scaled(T(1), dy.slice_rows(s, s + 1), dx.slice_rows(tokens.end(s) - 1, tokens.end(s)));
+      }
+    }
+  }
+
   /// y_s (S, L·D): token at position p in columns [p·D, (p+1)·D), 0 where there is none
   void concat_pool(const TokenView& tokens, In x, Out y) const {
     fill(y, T(0));
@@ -377,8 +386,8 @@ class ReferenceLane {
     });
   }
 
-  /// y_s = U Uᵀ x_s for each sequence, where row t of U is the basis' row of the token's position; basis (L, R). y is not
-  /// x. O(R D) a token.
+  /// y_s = U Uᵀ x_s for each sequence, where row t of U is the basis' row of the token's position; basis (L, R). y is
+  /// not x. O(R D) a token.
   void project_sequences(const TokenView& tokens, In basis, In x, Out y) {
     const auto frame = workspace_.frame();
     const Out amplitudes = workspace_.template matrix<T>(basis.cols(), x.cols());

@@ -12,8 +12,8 @@
 /// along the columns. And rows scaled to unit length: a warp takes one row.
 ///
 /// Bytes a token (float): mean_pool and concat_pool 4 D (and 4 D or 4 L D a sequence), their backward passes 12 D;
-/// project_sequences 8 D for every eight columns of its basis; normalize_rows 8 D a row and its backward pass 12 D. A few
-/// operations an element: bound by memory.
+/// project_sequences 8 D for every eight columns of its basis; normalize_rows 8 D a row and its backward pass 12 D. A
+/// few operations an element: bound by memory.
 namespace elcrec::cuda {
 
 /// f(sequence) in a block of threads for each sequence, with as many threads as pay for `columns`.
@@ -76,6 +76,21 @@ struct LastPoolKernel {
     const bool any = tokens.begin(s) < end;
     for (Index c = thread_x(); c < y.cols(); c += threads_x()) {
       y(s, c) = any ? x(end - 1, c) : T(0);
+    }
+  }
+};
+
+template <class T>
+struct LastPoolBackwardKernel {
+  DeviceTokens tokens;
+  MatrixView<const T> dy;
+  MatrixView<T> dx;
+
+  __device__ void operator()() const {
+    const int s = block_x();
+    const int end = tokens.end(s);
+    for (Index c = thread_x(); c < dy.cols() && tokens.begin(s) < end; c += threads_x()) {
+      dx(end - 1, c) += dy(s, c);
     }
   }
 };
@@ -160,8 +175,8 @@ struct ProjectSequencesKernel {
 };
 
 template <class T>
-void project_sequences(const Stream& stream, const TokenView& tokens, MatrixView<const T> basis,
-                       MatrixView<const T> x, MatrixView<T> y) {
+void project_sequences(const Stream& stream, const TokenView& tokens, MatrixView<const T> basis, MatrixView<const T> x,
+                       MatrixView<T> y) {
   launch_sequences(stream, tokens, x.cols(), ProjectSequencesKernel<T>{DeviceTokens(tokens), basis, x, y});
 }
 
@@ -178,6 +193,11 @@ void mean_pool_backward(const Stream& stream, const TokenView& tokens, MatrixVie
 template <class T>
 void last_pool(const Stream& stream, const TokenView& tokens, MatrixView<const T> x, MatrixView<T> y) {
   launch_sequences(stream, tokens, x.cols(), LastPoolKernel<T>{DeviceTokens(tokens), x, y});
+}
+
+template <class T>
+void last_pool_backward(const Stream& stream, const TokenView& tokens, MatrixView<const T> dy, MatrixView<T> dx) {
+  launch_sequences(stream, tokens, dy.cols(), LastPoolBackwardKernel<T>{DeviceTokens(tokens), dy, dx});
 }
 
 template <class T>
