@@ -63,6 +63,8 @@ Args train_args(Args more = {}) {
                "data.txt",
                "--out",
                "model.safetensors",
+               "--preset",
+               "elcrec",
                "--hidden",
                "8",
                "--heads",
@@ -329,6 +331,39 @@ TEST_CASE("presets and ablations set options that flags override") {
   CHECK(values["share_views"] == "true");
   CHECK(values["run.k_means"] == "false");
   CHECK(values["run.schedule"] == "cosine");
+}
+
+TEST_CASE("without a preset the best composition is trained, and with an ablation the paper's") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  const auto metadata = [&](Args more) {
+    more.insert(more.begin(),
+                {"train", "--data", "data.txt", "--out", "model.safetensors", "--hidden", "8", "--threads", "1"});
+    const Finished finished = program.run(more);
+    CAPTURE(finished.err);
+    REQUIRE(finished.code == 0);
+    return el::SafetensorsFile::read(program / "model.safetensors").metadata();
+  };
+  auto values = metadata({"--epochs", "2", "--intents", "4"});
+  CHECK(values["objective"] == "softmax");
+  CHECK(values["samples"] == "prefixes");
+  CHECK(values["filter_share"] == "0.7");
+  CHECK(values["twin_intent_weight"] == "0.1");
+  CHECK(values["pooling"] == "last");
+  CHECK(values["run.schedule"] == "cosine");
+  CHECK(values["run.epochs"] == "2");
+  // It goes on as it was, and its intents can be asked for.
+  const Finished resumed = program.run(
+      {"train", "--data", "data.txt", "--out", "model.safetensors", "--resume", "--epochs", "3", "--threads", "1"});
+  CAPTURE(resumed.err);
+  REQUIRE(resumed.code == 0);
+  CHECK(el::SafetensorsFile::read(program / "model.safetensors").metadata().at("samples") == "prefixes");
+  CHECK(program.run({"recommend", "--checkpoint", "model.safetensors", "--history", "13", "--json"}).code == 0);
+  values = metadata({"--epochs", "1", "--ablation", "elcm", "--intents", "4"});
+  CHECK(values["objective"] == "bce");
+  CHECK(values["samples"] == "positions");
+  CHECK(values["trade_off"] == "0.1");
+  CHECK(values["sequence_weight"] == "0");
 }
 
 TEST_CASE("an interrupted and resumed run ends in the same bytes as an uninterrupted one") {

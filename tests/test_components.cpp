@@ -605,7 +605,7 @@ template <class B>
 using EveryObjective =
     el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
                         el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::NextItem, el::SequenceContrast,
-                        el::ClusterLoss, el::IntentContrast, el::TwinContrast, el::TwinIntent>;
+                        el::ClusterLoss, el::IntentContrast, el::TwinIntent>;
 
 template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
@@ -767,14 +767,6 @@ TEST_CASE_TEMPLATE("gradients of a softmax with smoothed labels", B, EVERY_BACKE
     check_objective<B>("smoothing", el::Pooling::mean, false, [samples](auto& m) {
       m.template objective<el::NextItem>() = {
           .weight = 0.7, .loss = el::NextItemLoss::softmax, .samples = samples, .smoothing = 0.2};
-    });
-  }
-}
-
-TEST_CASE_TEMPLATE("gradients of twin contrast", B, EVERY_BACKEND) {
-  for (const bool cosine : {false, true}) {
-    check_objective<B>("twins", el::Pooling::mean, false, [cosine](auto& m) {
-      m.template objective<el::TwinContrast>() = {.weight = 0.8, .temperature = 0.7, .cosine = cosine};
     });
   }
 }
@@ -1010,7 +1002,7 @@ TEST_CASE("wrong options say what is expected") {
   }
   CHECK(model({.temperature = 0}) == "temperature: found 0, expected a positive number");
   CHECK(failure([] { static_cast<void>(el::preset("books")); }) ==
-        "preset: found 'books', expected beauty, sports, toys or yelp");
+        "preset: found 'books', expected best, beauty, sports, toys or yelp");
 
   CHECK(failure([&] {
           el::SasRecWithClusters<el::Reference> one(

@@ -621,34 +621,6 @@ TEST_CASE("prefix view: of long histories as many prefixes as the limit, each as
                        "prefixes of a user in a step: found -1, expected 0 (all) or more", el::ArgumentError);
 }
 
-TEST_CASE("prefix view: every item but the last is left out as often as asked") {
-  std::istringstream text("1 1 2 3 4 5 6 7 8\n2 9 10 11 12\n");
-  const auto split = el::leave_one_out(el::read_sequences(text, "text"));
-  const el::UniformNegativeSampler negatives(split.dataset());
-  std::map<el::ItemId, int> seen;
-  constexpr int steps = 2000;
-  for (std::uint32_t step = 0; step < steps; ++step) {
-    el::TokenBatch batch;
-    batch.start(20, el::Padding::masked);
-    el::PrefixView{.drop = 0.25}.build({&split, &negatives, 3, step}, std::vector<el::Index>{0}, batch);
-    const auto view = batch.view();
-    REQUIRE(view.sequences() == 5);
-    for (el::Index s = 0; s < 5; ++s) {
-      CHECK(view.item(view.end(s) - 1) == s + 1);
-      CHECK(view.targets[static_cast<std::size_t>(view.end(s) - 1)] == s + 2);
-      CHECK(std::is_sorted(&view.items[static_cast<std::size_t>(view.begin(s))],
-                           &view.items[static_cast<std::size_t>(view.begin(s))] + view.length(s)));
-    }
-    for (el::Index t = view.begin(4); t < view.end(4); ++t) {
-      ++seen[view.item(t)];
-    }
-  }
-  CHECK(seen[5] == steps);
-  for (const el::ItemId item : {1, 2, 3, 4}) {
-    CHECK(std::abs(seen[item] - 0.75 * steps) < 5 * std::sqrt(steps * 0.75 * 0.25));
-  }
-}
-
 TEST_CASE("twin view: another prefix with the same target, each as likely") {
   // Item 9 follows in training: user 1 after (1), user 2 after (2, 3), user 3 after (4); item 3 follows (2) alone.
   std::istringstream text("1 1 9 5 6\n2 2 3 9 7 8\n3 4 9 1 2\n");

@@ -64,6 +64,9 @@ class Rows:
         return [row for (e, d, v, _), row in sorted(self._rows.items())
                 if (e, d, v) == (experiment, dataset, variant) and "diverged" not in row]
 
+    def variants(self, experiment: str) -> list[str]:
+        return list(dict.fromkeys(v for e, _, v, _ in self._rows if e == experiment))
+
     def diverged(self) -> list[dict]:
         return [row for row in self._rows.values() if "diverged" in row]
 

@@ -70,9 +70,16 @@ CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
 }
 
 inline void add_preset(CLI::App& command, std::string& name, const std::string& description) {
-  add_choice<std::string>(command, "--preset", name,
-                          {{"beauty", "beauty"}, {"sports", "sports"}, {"toys", "toys"}, {"yelp", "yelp"}},
-                          description);
+  std::vector<std::pair<std::string, std::string>> choices;
+  for (const char* preset : {"best", "elcrec", "beauty", "sports", "toys", "yelp"}) {
+    choices.emplace_back(preset, preset);
+  }
+  add_choice<std::string>(command, "--preset", name, std::move(choices), description);
+}
+
+/// elcrec::preset(name), or for "elcrec" the library's defaults.
+[[nodiscard]] inline elcrec::ELCRecOptions model_preset(const std::string& name) {
+  return name == "elcrec" ? elcrec::ELCRecOptions{} : elcrec::preset(name);
 }
 
 /// `value` with so many digits after the point.

@@ -45,7 +45,7 @@ class Evaluate {
  private:
   void run() {
     if (!preset_.empty()) {
-      const auto preset = elcrec::preset(preset_);
+      const auto preset = model_preset(preset_);
       padding_ = padding_given_->count() > 0 ? padding_ : preset.padding;
       heads_ = heads_given_->count() > 0 ? heads_ : preset.heads;
     }

@@ -39,6 +39,18 @@ struct RunOptions {
   elcrec::ShortHistories short_histories = elcrec::ShortHistories::reject;
 };
 
+/// What goes with elcrec::preset(name).
+[[nodiscard]] inline RunOptions run_preset(std::string_view name) {
+  RunOptions run;
+  if (name == "best") {
+    run.epochs = 40;
+    run.patience = 40;  // none: the cosine is to come to its end
+    run.schedule = elcrec::Schedule::Shape::cosine;
+    run.k_means = false;
+  }
+  return run;
+}
+
 /// Before their names in a checkpoint's metadata.
 inline constexpr std::string_view run_prefix = "run.";
 

@@ -26,7 +26,9 @@ class Train {
     auto& command = *app.add_subcommand("train", "Train a model on a file of histories");
     command.add_option("--data", data_, "lines \"user item item ...\", oldest item first")->required();
     command.add_option("--out", out_, "where the checkpoint goes; an older one there is replaced")->required();
-    add_preset(command, preset_, "the paper's configuration for a data set; flags given change it");
+    add_preset(command, preset_,
+               "where flags start from: best (unless an ablation is asked for), elcrec (the paper's losses on masked "
+               "padding), or the paper's configuration for a data set");
     add_choice<Ablation>(
         command, "--ablation", ablation_,
         {{"full", Ablation::full}, {"b", Ablation::b}, {"icl", Ablation::icl}, {"elcm", Ablation::elcm}},
@@ -37,11 +39,12 @@ class Train {
 #ifdef ELCREC_PROGRAM_HAS_CUDA
     add_choice<bool>(command, "--backend", on_cuda_, {{"cpu", false}, {"cuda", true}}, "what computes");
 #endif
-    flags_.add_to<RunOptions>(command, "Training");
-    flags_.add_to<elcrec::ELCRecOptions>(command, "Model");
+    flags_.add_to<RunOptions>(command, "Training", run_preset("best"));
+    flags_.add_to<elcrec::ELCRecOptions>(command, "Model", model_preset("best"));
     command.footer(
         "Examples:\n"
         "  elcrec train --data clicks.txt --out clicks.safetensors --intents 64 --log clicks.jsonl\n"
+        "  elcrec train --data clicks.txt --out clicks.safetensors --preset elcrec\n"
         "  elcrec train --data Beauty.txt --out beauty.safetensors --preset beauty --padding masked --trade-off 0.1\n"
         "  elcrec train --data clicks.txt --out clicks.safetensors --resume --epochs 400\n"
         "SIGINT (Ctrl-C) or SIGTERM saves the checkpoint and ends with exit code 0. --resume continues from there to "
@@ -113,8 +116,10 @@ class Train {
   /// `base` under the preset, the ablation and the flags, in this order.
   [[nodiscard]] Plan new_plan(Plan base) const {
     auto& m = base.model;
-    if (!preset_.empty()) {
-      m = elcrec::preset(preset_);
+    const std::string unless_given = ablation_ == Ablation::full ? "best" : "elcrec";
+    if (const auto preset = preset_.empty() && !resume_ ? unless_given : preset_; !preset.empty()) {
+      m = model_preset(preset);
+      base.run = resume_ ? base.run : run_preset(preset);
     }
     if (ablation_ == Ablation::b || ablation_ == Ablation::elcm) {
       m.sequence_weight = 0;

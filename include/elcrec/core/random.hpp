@@ -122,7 +122,6 @@ enum class RandomTensor : std::uint32_t {
   bootstrap = 7,
   prefixes = 8,
   twins = 9,
-  dropped_items = 10,
   dropout = 0x1000,  // + 0x100 * view + dropout site in the encoder
 };
 

@@ -1,9 +1,7 @@
 #pragma once
 
-#include <algorithm>
 #include <concepts>
 #include <cstdint>
-#include <iterator>
 #include <numeric>
 #include <span>
 #include <type_traits>
@@ -57,31 +55,22 @@ struct InputView {
 /// Prefixes of the training input of each user as sequences of their own, each with what follows it as the target of
 /// its last token, and a sampled negative beside it. The targets are those of InputView, one a sequence; an encoder may
 /// look at the whole of it, so it need not be causal. All prefixes of a user are in a batch, or `limit` of them, drawn
-/// anew each step: then long histories cost no more than others, and weigh less. Each step may leave out items of a
-/// prefix, but for the last one, so that none is learned by heart.
+/// anew each step: then long histories cost no more than others, and weigh less.
 struct PrefixView {
   Index limit = 0;  ///< most prefixes of a user in a step; 0 for all
-  double drop = 0;  ///< probability that an item is left out
 
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
-    std::vector<ItemId> items;
     std::vector<ItemId> targets;
     std::vector<ItemId> negatives;
     for_each_user(source, users, [&](std::size_t n, std::span<const Index> lengths) {
       auto random = source.random(RandomTensor::negatives, n);
-      auto dropping = source.random(RandomTensor::dropped_items, n);
       for (const Index length : lengths) {
         const auto at = static_cast<std::size_t>(length);
-        const auto prefix = source.split->input(users[n], Split::train).first(at);
-        items.clear();
-        std::copy_if(prefix.begin(), prefix.end() - 1, std::back_inserter(items),
-                     [&](ItemId) { return drop == 0 || dropping.uniform() >= drop; });
-        items.push_back(prefix.back());
-        targets.assign(items.size(), padding_item);
-        negatives.assign(items.size(), padding_item);
+        targets.assign(at, padding_item);
+        negatives.assign(at, padding_item);
         targets.back() = source.split->targets(users[n])[at - 1];
         negatives.back() = (*source.negatives)(users[n], random);
-        batch.add(items, targets, negatives);
+        batch.add(source.split->input(users[n], Split::train).first(at), targets, negatives);
       }
     });
   }

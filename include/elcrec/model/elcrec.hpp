@@ -9,7 +9,6 @@
 #include "elcrec/loss/cluster_loss.hpp"
 #include "elcrec/loss/intent_contrastive.hpp"
 #include "elcrec/loss/next_item.hpp"
-#include "elcrec/loss/twin_contrast.hpp"
 #include "elcrec/loss/twin_intent.hpp"
 #include "elcrec/model/elcrec_options.hpp"
 #include "elcrec/model/sequential_model.hpp"
@@ -23,10 +22,10 @@ namespace elcrec {
 /// attention, contrast between prefixes of the same target.
 template <Backend B, Index Hidden = Dynamic, Index Intents = Dynamic>
 class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                                      SequenceContrast, ClusterLoss, IntentContrast, TwinContrast, TwinIntent> {
+                                      SequenceContrast, ClusterLoss, IntentContrast, TwinIntent> {
  public:
   using Base = SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                               SequenceContrast, ClusterLoss, IntentContrast, TwinContrast, TwinIntent>;
+                               SequenceContrast, ClusterLoss, IntentContrast, TwinIntent>;
 
   explicit ELCRec(const ELCRecOptions& o, const B& backend = B())
       : Base(backend, o.items,
@@ -62,9 +61,8 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                        .pooling = o.pooling,
                        .mask_false_negatives = o.mask_false_negatives,
                        .share_views = o.share_views},
-        TwinContrast{.weight = o.twin_weight, .temperature = o.twin_temperature, .cosine = o.twin_cosine},
         TwinIntent{.weight = o.twin_intent_weight, .temperature = o.twin_temperature}};
-    this->template view<PrefixView>() = {.limit = o.prefix_limit, .drop = o.prefix_drop};
+    this->template view<PrefixView>().limit = o.prefix_limit;
     this->template view<TwinView>().prefixes.limit = o.prefix_limit;
     this->template view<AugmentedPair<>>().augmentation =
         CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});
