@@ -12,11 +12,12 @@
 namespace elcrec {
 
 struct CudaOptions {
-  int device = 0;      ///< number of the device, as CUDA counts them
-  bool tf32 = false;   ///< float products may round their operands to TF32 (10 bits): faster, errors of 1e-3
-  /// A training step is captured and launched as one CUDA graph: less work for the host. Meanwhile no other thread may
-  /// make or destroy a backend or a lane on the device, nor call anything else that waits for all of it (cudaFree, say):
-  /// CUDA 13 then gives the capture up (seen on an H200), whatever its mode.
+  int device = 0;     ///< number of the device, as CUDA counts them
+  bool tf32 = false;  ///< float products may round their operands to TF32 (10 bits): faster, errors of 1e-3
+  /// A training step is captured and launched as one CUDA graph. Capturing every step anew, since batches differ in
+  /// shape, took longer than it saved on an H200 (docs/cuda.md). While it lasts no other thread may make or destroy a
+  /// backend or a lane on the device, nor call anything else that waits for all of it (cudaFree, say): CUDA 13 then
+  /// gives the capture up, whatever its mode.
   bool graph = false;
 };
 
