@@ -18,8 +18,10 @@ namespace elcrec::detail {
 /// from run to run: what they compute must not depend on it. Tasks run with denormal numbers taken for zero.
 ///
 /// A training step is some forty parallel loops of a millisecond or less, and to wake a sleeping thread takes a tenth
-/// of that or, on a virtual machine, a third: who waits looks for work for a millisecond before it sleeps. Not so where
-/// there are more threads than processors.
+/// of that or, on a virtual machine, a third: who waits looks for work for up to a millisecond before it sleeps. Not so
+/// where there are more threads than processors. Where another program takes a processor from one of the threads, the
+/// others would keep the rest busy with looking, and the system would not move that thread to one of them: who looked
+/// in vain looks an eighth as long from then on, and longer again as its looking succeeds.
 class ThreadPool {
  public:
   explicit ThreadPool(Index threads)
@@ -64,7 +66,8 @@ class ThreadPool {
       busy_.store(threads_ - 1, std::memory_order_relaxed);
       announce([](void* job, Index worker) { (*static_cast<decltype(work)*>(job))(worker); }, &work);
       work(0);
-      wait_while([this] { return busy_.load(std::memory_order_acquire); }, [](Index busy) { return busy != 0; }, busy_);
+      wait_while([this] { return busy_.load(std::memory_order_acquire); }, [](Index busy) { return busy != 0; }, busy_,
+                 patience_);
     }
     if (failure) {
       std::rethrow_exception(failure);
@@ -83,9 +86,10 @@ class ThreadPool {
   }
 
   void serve(Index worker) {
+    auto patience = most_patience;
     for (std::uint32_t seen = 0;; ++seen) {
       wait_while([this] { return round_.load(std::memory_order_acquire); },
-                 [seen](std::uint32_t round) { return round == seen; }, round_);
+                 [seen](std::uint32_t round) { return round == seen; }, round_, patience);
       if (function_ == nullptr) {
         return;
       }
@@ -96,20 +100,24 @@ class ThreadPool {
     }
   }
 
-  /// Returns when `read` gives what `unwanted` does not hold for: looking for a while, then asleep.
+  using Clock = std::chrono::steady_clock;
+  static constexpr Clock::duration most_patience = std::chrono::milliseconds(1);
+
+  /// Returns when `read` gives what `unwanted` does not hold for: looking for as long as `patience`, the waiting
+  /// thread's own, then asleep.
   template <class Read, class Unwanted, class T>
-  void wait_while(Read read, Unwanted unwanted, const std::atomic<T>& changing) const {
-    using Clock = std::chrono::steady_clock;
-    constexpr auto patience = std::chrono::milliseconds(1);
+  void wait_while(Read read, Unwanted unwanted, const std::atomic<T>& changing, Clock::duration& patience) const {
     if (spins_) {
       for (const auto began = Clock::now(); Clock::now() - began < patience;) {
         for (int i = 0; i < 32; ++i) {
           if (!unwanted(read())) {
+            patience = std::min(most_patience, patience * 5 / 4);
             return;
           }
           pause();
         }
       }
+      patience = most_patience / 8;
     }
     for (T value = read(); unwanted(value); value = read()) {
       changing.wait(value, std::memory_order_acquire);
@@ -129,7 +137,8 @@ class ThreadPool {
   Job function_ = nullptr;  // of the round under way
   void* job_ = nullptr;
   std::atomic<std::uint32_t> round_{0};
-  std::atomic<Index> busy_{0};  // workers that have not finished the round
+  std::atomic<Index> busy_{0};                // workers that have not finished the round
+  Clock::duration patience_ = most_patience;  // of the caller
   std::vector<std::thread> workers_;
 };
 
