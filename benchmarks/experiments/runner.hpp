@@ -23,8 +23,8 @@ struct RunnerOptions {
   std::filesystem::path data;     ///< folder of the data sets
   std::filesystem::path results;  ///< file of rows
   std::filesystem::path work;     ///< folder of checkpoints, logs and ranks of users
-  Index threads = 1;  ///< of each run
-  Index jobs = 1;     ///< runs at a time
+  Index threads = 1;              ///< of each run
+  Index jobs = 1;                 ///< runs at a time
   bool on_cuda = false;
 };
 

@@ -38,9 +38,9 @@ concept SequenceEncoder = Backend<typename E::Backend> && std::copy_constructibl
 /// An encoder with forward_last. A concept by name, because nvcc 13 takes the same requirement for unmet where an
 /// `if constexpr` in a member function states it, and then makes no device code for what the branch launches.
 template <class E>
-concept EncodesLast =
-    requires(const E& encoder, const Pass<typename E::Backend>& pass, const TokenView& tokens,
-             MatrixView<const typename E::Backend::Scalar> table, MatrixView<typename E::Backend::Scalar> out) {
+concept EncodesLast = requires(const E& encoder, const Pass<typename E::Backend>& pass, const TokenView& tokens,
+                               MatrixView<const typename E::Backend::Scalar> table,
+                               MatrixView<typename E::Backend::Scalar> out) {
   encoder.forward_last(pass, tokens, table, out);
 };
 

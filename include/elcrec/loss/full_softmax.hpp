@@ -65,7 +65,8 @@ void evaluate_full_softmax(Step& step, double weight, double smoothing, double* 
 
   // The target's own terms: -E_target at each query, -x at each target.
   const auto minus_scale = step.memory().template matrix<T>(1, input.tokens.tokens());
-  step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(smoothing - 1) * scale); });
+  step.backend().parallel_for(
+      1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(smoothing - 1) * scale); });
   step.add_item_rows({input.tokens.targets, minus_scale.flat(), input.y});
 
   const auto frame = step.memory().frame();
