@@ -305,15 +305,22 @@ TEST_CASE("train, evaluate, recommend and intents work together") {
   }
 }
 
+namespace {
+
+/// The metadata of model.safetensors, which the program wrote when run with these arguments.
+auto metadata_after(const Program& program, const Args& args) {
+  const Finished finished = program.run(args);
+  CAPTURE(finished.err);
+  REQUIRE(finished.code == 0);
+  return el::SafetensorsFile::read(program / "model.safetensors").metadata();
+}
+
+}  // namespace
+
 TEST_CASE("presets and ablations set options that flags override") {
   const Program program;
   write_file(program / "data.txt", histories());
-  const auto metadata = [&](const Args& more) {
-    const Finished finished = program.run(train_args(more));
-    CAPTURE(finished.err);
-    REQUIRE(finished.code == 0);
-    return el::SafetensorsFile::read(program / "model.safetensors").metadata();
-  };
+  const auto metadata = [&](const Args& more) { return metadata_after(program, train_args(more)); };
   auto values =
       metadata({"--epochs", "1", "--preset", "yelp", "--layers", "1", "--ablation", "icl", "--objective", "bpr"});
   CHECK(values["prototype"] == "concat");
@@ -339,10 +346,7 @@ TEST_CASE("without a preset the best composition is trained, and with an ablatio
   const auto metadata = [&](Args more) {
     more.insert(more.begin(),
                 {"train", "--data", "data.txt", "--out", "model.safetensors", "--hidden", "8", "--threads", "1"});
-    const Finished finished = program.run(more);
-    CAPTURE(finished.err);
-    REQUIRE(finished.code == 0);
-    return el::SafetensorsFile::read(program / "model.safetensors").metadata();
+    return metadata_after(program, more);
   };
   auto values = metadata({"--epochs", "2", "--intents", "4"});
   CHECK(values["objective"] == "softmax");
@@ -353,11 +357,9 @@ TEST_CASE("without a preset the best composition is trained, and with an ablatio
   CHECK(values["run.schedule"] == "cosine");
   CHECK(values["run.epochs"] == "2");
   // It goes on as it was, and its intents can be asked for.
-  const Finished resumed = program.run(
-      {"train", "--data", "data.txt", "--out", "model.safetensors", "--resume", "--epochs", "3", "--threads", "1"});
-  CAPTURE(resumed.err);
-  REQUIRE(resumed.code == 0);
-  CHECK(el::SafetensorsFile::read(program / "model.safetensors").metadata().at("samples") == "prefixes");
+  values = metadata_after(program, {"train", "--data", "data.txt", "--out", "model.safetensors", "--resume", "--epochs",
+                                    "3", "--threads", "1"});
+  CHECK(values["samples"] == "prefixes");
   CHECK(program.run({"recommend", "--checkpoint", "model.safetensors", "--history", "13", "--json"}).code == 0);
   values = metadata({"--epochs", "1", "--ablation", "elcm", "--intents", "4"});
   CHECK(values["objective"] == "bce");

@@ -6,11 +6,10 @@
 #include <filesystem>
 #include <fstream>
 #include <iostream>
+#include <iterator>
 #include <map>
-#include <mutex>
 #include <regex>
 #include <string>
-#include <thread>
 #include <utility>
 #include <vector>
 
@@ -66,36 +65,15 @@ bool train(Runner& runner, const std::vector<Run>& runs, Index jobs) {
     }
     groups[found->second].push_back(&run);
   }
-  std::atomic<std::size_t> next{0};
   std::atomic<bool> complete{true};
-  std::exception_ptr failure;
-  std::mutex failure_mutex;
-  const auto work = [&] {
-    try {
-      for (std::size_t i = next++; i < groups.size() && complete; i = next++) {
-        for (const Run* run : groups[i]) {
-          if (complete && !runner.run(*run)) {
-            complete = false;
-            std::cout << "interrupted; the same command continues " << run->name() << std::endl;
-          }
-        }
+  elcrec::Cpu({.threads = jobs}).parallel_for(std::ssize(groups), [&](elcrec::Cpu::Lane&, Index i) {
+    for (const Run* run : groups[static_cast<std::size_t>(i)]) {
+      if (complete && !runner.run(*run)) {
+        complete = false;
+        std::cout << "interrupted; the same command continues " << run->name() << std::endl;
       }
-    } catch (...) {
-      const std::lock_guard lock(failure_mutex);
-      failure = failure ? failure : std::current_exception();
-      next = groups.size();
     }
-  };
-  {
-    std::vector<std::jthread> others;
-    for (Index i = 1; i < jobs; ++i) {
-      others.emplace_back(work);
-    }
-    work();
-  }
-  if (failure) {
-    std::rethrow_exception(failure);
-  }
+  });
   return complete;
 }
 
