@@ -226,13 +226,52 @@ void layer_norm(benchmark::State& state) {
 }
 BENCHMARK(layer_norm)->UseManualTime();
 
-void gelu(benchmark::State& state) {
+void add_norm(benchmark::State& state) {
+  const Batch batch;
+  const auto view = batch.staging.view();
+  const auto x = random(tokens, 64);
+  const auto residual = random(tokens, 64);
+  const auto gamma = random(1, 64);
+  auto normalised = random(tokens, 64);
+  auto rstd = random(1, tokens);
+  auto y = random(tokens, 64);
+  const el::DropoutMask mask({1, 1, 1}, 0.5);
+  run(state, [&](Lane& lane) {
+    lane.add_norm(view, mask, x.view(), gamma.view(), residual.view(), gamma.view(), gamma.view(), 1e-12F,
+                  normalised.view(), rstd.view(), y.view());
+  });
+  floats(state, tokens * 64, 4);
+}
+BENCHMARK(add_norm)->UseManualTime();
+
+void add_norm_backward(benchmark::State& state) {
+  const Batch batch;
+  const auto view = batch.staging.view();
+  const auto normalised = random(tokens, 64);
+  const auto rstd = random(1, tokens);
+  const auto gamma = random(1, 64);
+  const auto dy = random(tokens, 64);
+  auto ds = random(tokens, 64);
+  auto dx = random(tokens, 64);
+  auto sums = random(3, 64);
+  const el::DropoutMask mask({1, 1, 1}, 0.5);
+  const auto sum = [&](Index i) { return sums.view().slice_rows(i, i + 1); };
+  run(state, [&](Lane& lane) {
+    lane.add_norm_backward(view, mask, normalised.view(), rstd.view(), gamma.view(), dy.view(), ds.view(), dx.view(),
+                           sum(0), sum(1), sum(2));
+  });
+  floats(state, tokens * 64, 4);
+}
+BENCHMARK(add_norm_backward)->UseManualTime();
+
+void bias_gelu(benchmark::State& state) {
   const auto x = random(tokens, 256);
+  const auto b = random(1, 256);
   auto y = random(tokens, 256);
-  run(state, [&](Lane& lane) { lane.gelu(x.view(), y.view()); });
+  run(state, [&](Lane& lane) { lane.bias_gelu(x.view(), b.view(), y.view()); });
   floats(state, tokens * 256, 2);
 }
-BENCHMARK(gelu)->UseManualTime();
+BENCHMARK(bias_gelu)->UseManualTime();
 
 void dropout(benchmark::State& state) {
   const Batch batch;
@@ -273,7 +312,8 @@ void adam(benchmark::State& state) {
   el::Matrix<el::Cuda> v(gpu(), 1, n);
   const el::AdamStep step{
       .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 1e-3};
-  run(state, [&](Lane& lane) { lane.adam(step, p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat()); });
+  const el::AdamSlot<float> slot{p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat()};
+  run(state, [&](Lane& lane) { lane.adam(step, std::span(&slot, 1), 0, n); });
   floats(state, static_cast<double>(n), 7);
 }
 BENCHMARK(adam)->Arg(1 << 14)->Arg(12103 * 64)->UseManualTime();

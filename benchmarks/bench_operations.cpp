@@ -130,16 +130,53 @@ void layer_norm(benchmark::State& state) {
 }
 BENCHMARK(layer_norm);
 
-void gelu(benchmark::State& state) {
+void add_norm(benchmark::State& state) {
+  Shard s;
+  const auto x = s.random(tokens, 64);
+  const auto residual = s.random(tokens, 64);
+  const auto gamma = s.random(1, 64);
+  auto hat = s.random(tokens, 64);
+  auto rstd = s.random(1, tokens);
+  auto y = s.random(tokens, 64);
+  const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
+  for (auto _ : state) {
+    s.lane.add_norm(s.batch.view(), mask, x.view(), gamma.view(), residual.view(), gamma.view(), gamma.view(), 1e-12F,
+                    hat.view(), rstd.view(), y.view());
+  }
+  floats(state, tokens * 64, 4);
+}
+BENCHMARK(add_norm);
+
+void add_norm_backward(benchmark::State& state) {
+  Shard s;
+  const auto hat = s.random(tokens, 64);
+  const auto rstd = s.random(1, tokens);
+  const auto gamma = s.random(1, 64);
+  const auto dy = s.random(tokens, 64);
+  auto ds = s.random(tokens, 64);
+  auto dx = s.random(tokens, 64);
+  auto sums = s.random(3, 64);
+  const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
+  const auto sum = [&](Index i) { return sums.view().slice_rows(i, i + 1); };
+  for (auto _ : state) {
+    s.lane.add_norm_backward(s.batch.view(), mask, hat.view(), rstd.view(), gamma.view(), dy.view(), ds.view(),
+                             dx.view(), sum(0), sum(1), sum(2));
+  }
+  floats(state, tokens * 64, 4);
+}
+BENCHMARK(add_norm_backward);
+
+void bias_gelu(benchmark::State& state) {
   Shard s;
   const auto x = s.random(tokens, 256);
+  const auto b = s.random(1, 256);
   auto y = s.random(tokens, 256);
   for (auto _ : state) {
-    s.lane.gelu(x.view(), y.view());
+    s.lane.bias_gelu(x.view(), b.view(), y.view());
   }
   floats(state, tokens * 256, 2);
 }
-BENCHMARK(gelu);
+BENCHMARK(bias_gelu);
 
 void dropout(benchmark::State& state) {
   Shard s;
@@ -227,8 +264,9 @@ void adam(benchmark::State& state) {
   el::Matrix<el::Cpu> v(s.backend, 1, n);
   const el::AdamStep step{
       .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 0.001};
+  const el::AdamSlot<float> slot{p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat()};
   for (auto _ : state) {
-    s.lane.adam(step, p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat());
+    s.lane.adam(step, std::span(&slot, 1), 0, n);
   }
   floats(state, n, 7);
 }

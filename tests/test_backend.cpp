@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <span>
 #include <stdexcept>
 #include <string>
@@ -366,20 +367,78 @@ TEST_CASE_TEMPLATE("layer norm", B, EVERY_BACKEND) {
   }
 }
 
-TEST_CASE_TEMPLATE("gelu", B, EVERY_BACKEND) {
+TEST_CASE_TEMPLATE("residual, dropout and layer norm", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  const el::DropoutMask half({.seed = 3, .step = 4, .tensor = 5}, 0.5);
+  const el::DropoutMask some({.seed = 0xFFFFFFFFFFULL, .step = 4, .tensor = 5}, 0.3);
+  const auto check = [&](const el::TokenBatch& batch, const el::DropoutMask& mask, Index rows, Index d, bool biased) {
+    auto x = suite.matrix(rows, d);
+    auto bias = suite.dense(1, d);
+    auto residual = suite.matrix(rows, d);
+    auto gamma = suite.dense(1, d);
+    auto beta = suite.dense(1, d);
+    auto normalised = suite.matrix(rows, d);
+    auto rstd = suite.dense(1, rows);
+    auto y = suite.matrix(rows, d);
+    const auto or_none = [biased](auto view) { return biased ? view : decltype(view)(); };
+    suite.run([&](auto& lane, auto on) {
+      lane.add_norm(suite.tokens(batch, on), mask, x(on), or_none(bias(on)), residual(on), gamma(on), beta(on),
+                    scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
+    });
+    const double factor = d < 8 ? 50 : 1;
+    normalised.check(factor);
+    rstd.check(factor);
+    y.check(factor);
+
+    auto dy = suite.matrix(rows, d);
+    auto ds = suite.matrix(rows, d);
+    auto dx = suite.matrix(rows, d);
+    auto dgamma = suite.dense(1, d);
+    auto dbeta = suite.dense(1, d);
+    auto db = suite.dense(1, d);
+    suite.run([&](auto& lane, auto on) {
+      for (const auto& into : {ds(on), dy(on)}) {
+        lane.add_norm_backward(suite.tokens(batch, on), mask, normalised(on), rstd(on), gamma(on), dy(on), into, dx(on),
+                               dgamma(on), dbeta(on), or_none(db(on)));
+      }
+    });
+    ds.check(factor);
+    dy.check(factor);
+    dx.check(factor);
+    dgamma.check(factor);
+    dbeta.check(factor);
+    db.check(factor);
+  };
+  for (const auto& batch : batches()) {
+    for (const Index d : {5, 33, 64, 65, 200}) {
+      for (const bool biased : {false, true}) {
+        for (const auto& mask : {half, some}) {
+          check(batch, mask, batch.tokens(), d, biased);
+        }
+        // Without dropout the rows need not be the batch's tokens.
+        check(batch, el::DropoutMask(), batch.view().sequences(), d, biased);
+      }
+    }
+  }
+  check(many_sequences(), some, many_sequences().tokens(), 64, true);
+  check(many_sequences(), el::DropoutMask(), 1200, 64, true);
+}
+
+TEST_CASE_TEMPLATE("bias and gelu", B, EVERY_BACKEND) {
   Suite<B> suite;
   for (const Index rows : {0, 1, 13}) {
     for (const Index d : sizes) {
       for (const double deviation : {0.02, 1.0, 30.0}) {
         auto x = suite.matrix(rows, d, deviation);
+        auto bias = suite.matrix(1, d, deviation);
         auto y = suite.matrix(rows, d);
         auto dy = suite.matrix(rows, d);
         auto dx = suite.matrix(rows, d);
-        suite.run([&](auto& lane, auto on) { lane.gelu(x(on), y(on)); });
+        suite.run([&](auto& lane, auto on) { lane.bias_gelu(x(on), bias(on), y(on)); });
         y.check();
         suite.run([&](auto& lane, auto on) {
-          lane.gelu_backward(x(on), dy(on), y(on), dx(on));
-          lane.gelu_backward(x(on), dy(on), y(on), dy(on));
+          lane.bias_gelu_backward(x(on), bias(on), dy(on), y(on), dx(on));
+          lane.bias_gelu_backward(x(on), bias(on), dy(on), y(on), dy(on));
         });
         y.check();
         dx.check();
@@ -756,7 +815,11 @@ TEST_CASE_TEMPLATE("info_nce rows", B, EVERY_BACKEND) {
 
 TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
   Suite<B> suite;
-  for (const Index n : {0, 1, 7, 1023, 1024, 1025, 3000}) {
+  const std::vector<Index> few{0, 1, 7, 1023, 0, 1024, 1025, 3000, 0};
+  const std::vector<Index> aligned{64, 4096, 1024, 0, 20000};
+  const std::vector<Index> many(150, 24);
+  for (const auto& sizes_of_slots : {few, aligned, many, {}, {0}}) {
+    const Index n = std::accumulate(sizes_of_slots.begin(), sizes_of_slots.end(), Index{0});
     auto p = suite.dense(1, n);
     auto g = suite.dense(1, n);
     auto m = suite.dense(1, n);
@@ -778,14 +841,39 @@ TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
                               .correction2 = 1 - std::pow(0.999, t)};
       suite.run([&](auto& lane, auto on) {
         using T = typename std::remove_reference_t<decltype(lane)>::Scalar;
-        const auto gradient =
-            t == 3 ? std::span<const T>{} : std::span<const T>(g(on).flat());  // empty: a gradient of 0
-        lane.adam(step, p(on).flat(), gradient, m(on).flat(), v(on).flat());
+        std::vector<el::AdamSlot<T>> slots;
+        Index begin = 0;
+        for (const Index size : sizes_of_slots) {
+          const el::AdamSlot<T> all{p(on).flat(), g(on).flat(), m(on).flat(), v(on).flat()};
+          slots.push_back(all.part(begin, begin + size));
+          begin += size;
+        }
+        lane.adam(step, slots, 0, n / t);  // the second and the third step leave the last elements
       });
     }
     p.check();
     m.check();
     v.check();
+  }
+}
+
+TEST_CASE_TEMPLATE("clear", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const std::size_t count : {0UL, 1UL, 5UL, 200UL}) {
+    std::vector<Both<B>> list;
+    for (std::size_t i = 0; i < count; ++i) {
+      list.push_back(suite.matrix(static_cast<Index>(i % 7), static_cast<Index>(1 + i * 13 % 90)));
+    }
+    suite.run([&](auto& lane, auto on) {
+      std::vector<el::MatrixView<typename std::remove_reference_t<decltype(lane)>::Scalar>> views;
+      for (auto& x : list) {
+        views.push_back(x(on));
+      }
+      lane.clear(views);
+    });
+    for (auto& x : list) {
+      x.check(0);
+    }
   }
 }
 

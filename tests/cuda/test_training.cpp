@@ -151,6 +151,22 @@ TEST_CASE("lazy Adam agrees too") {
   check_steps(options(), lazy);
 }
 
+#ifdef ELCREC_CUDA_EMULATION
+TEST_CASE("a step is few launches: it is bound by them on a device") {
+  auto o = options();
+  o.hidden = 64;
+  OnCuda model(o);
+  train(model, 1, {});
+  const long before = cuda_emulation::kernels_run();
+  train(model, 2, {});
+  const long both = cuda_emulation::kernels_run() - before;
+  train(model, 1, {});
+  const long step = 2 * both - (cuda_emulation::kernels_run() - before);
+  MESSAGE("launches of a step: ", step);
+  CHECK(step <= 300);
+}
+#endif
+
 TEST_CASE("the same seed gives the same bits, launched one by one or as a graph, on one device or another") {
   const auto run = [](const el::CudaOptions& cuda) {
     OnCuda model(options(), el::Cuda(cuda));

@@ -4,6 +4,6 @@
 #include "elcrec/core/concepts.hpp"
 
 struct Lane : elcrec::ReferenceLane<double> {
-  void gelu_backward() = delete;
+  void bias_gelu_backward() = delete;
 };
 static_assert(elcrec::check_lane<Lane>());

@@ -29,8 +29,10 @@ concept Transfers = requires(L lane, const TokenView& tokens, std::span<const st
 };
 
 template <class L>
-concept Elementwise = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, double* sum) {
+concept Elementwise = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, std::span<const Out<L>> list,
+                               double* sum) {
   lane.fill(y, a);
+  lane.clear(list);
   lane.copy(x, y);
   lane.scale(a, y);
   lane.add_scaled(a, x, y);
@@ -58,15 +60,18 @@ concept Embedding = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y)
 };
 
 template <class L>
-concept LayerNorm = requires(L lane, typename L::Scalar eps, In<L> x, Out<L> y) {
+concept LayerNorm = requires(L lane, const TokenView& tokens, const DropoutMask& mask, typename L::Scalar eps, In<L> x,
+                             Out<L> y) {
   lane.layer_norm(x, x, x, eps, y, y, y);
   lane.layer_norm_backward(x, x, x, x, y, y, y);
+  lane.add_norm(tokens, mask, x, x, x, x, x, eps, y, y, y);
+  lane.add_norm_backward(tokens, mask, x, x, x, x, y, y, y, y, y);
 };
 
 template <class L>
 concept Gelu = requires(L lane, In<L> x, Out<L> y) {
-  lane.gelu(x, y);
-  lane.gelu_backward(x, x, y, y);
+  lane.bias_gelu(x, x, y);
+  lane.bias_gelu_backward(x, x, x, y, y);
 };
 
 template <class L>
@@ -124,9 +129,9 @@ concept ContrastiveLosses = requires(L lane, typename L::Scalar a, In<L> x, Out<
 };
 
 template <class L>
-concept AdamUpdate = requires(L lane, const AdamStep& step, std::span<const typename L::Scalar> g,
-                              std::span<typename L::Scalar> p, std::span<const std::int32_t> ids, In<L> x, Out<L> y) {
-  lane.adam(step, p, g, p, p);
+concept AdamUpdate = requires(L lane, const AdamStep& step, std::span<const AdamSlot<typename L::Scalar>> slots,
+                              Index i, std::span<const std::int32_t> ids, In<L> x, Out<L> y) {
+  lane.adam(step, slots, i, i);
   lane.adam_rows(step, ids, y, x, y, y);
 };
 

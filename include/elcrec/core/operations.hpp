@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <span>
 
@@ -31,6 +32,32 @@ struct AdamStep {
   double correction1;  ///< 1 - beta1^t
   double correction2;  ///< 1 - beta2^t
 };
+
+/// One array of parameters beside its gradient and Adam's moments: four spans of one length.
+template <class T>
+struct AdamSlot {
+  std::span<T> p;
+  std::span<const T> g;
+  std::span<T> m;
+  std::span<T> v;
+
+  [[nodiscard]] AdamSlot part(Index first, Index last) const {
+    return {slice(p, first, last), slice(g, first, last), slice(m, first, last), slice(v, first, last)};
+  }
+};
+
+/// f(part of a slot) for the elements [first, last) of the slots laid end to end.
+template <class T, class F>
+constexpr void for_each_part(std::span<const AdamSlot<T>> slots, Index first, Index last, F f) {
+  Index begin = 0;
+  for (const auto& slot : slots) {
+    const Index end = begin + ssize(slot.p);
+    if (first < end && begin < last) {
+      f(slot.part(std::max(first, begin) - begin, std::min(last, end) - begin));
+    }
+    begin = end;
+  }
+}
 
 /// Rows to be added to a table: table[ids[r]] += coefficients[r] * rows[r]. Empty coefficients mean 1; id 0 is skipped.
 template <class T>

@@ -131,12 +131,17 @@ class TrainingPass {
     slice_gradients_.assign(static_cast<std::size_t>(backend_.slices()), model.encoder);
     for (auto& gradient : slice_gradients_) {
       slice_parameters_.push_back(parameters(gradient));
+      auto& views = slice_gradient_views_.emplace_back();
+      for (const auto& p : slice_parameters_.back()) {
+        views.push_back(p.values);
+      }
     }
     for (std::size_t i = 0; i < Views::size * slice_gradients_.size(); ++i) {
       slice_memory_.push_back(backend_.make_workspace());
     }
     if constexpr (Model::has_clusters) {
       cluster_gradient_ = Matrix<Backend>(backend_, model.clusters.count(), model.clusters.hidden());
+      slice_gradient_views_.front().push_back(cluster_gradient_.view());
     }
     for (std::size_t i = 0; i < 2 * SourceList::size; ++i) {
       stagings_.emplace_back(backend_);
@@ -375,14 +380,7 @@ class TrainingPass {
   }
 
   void clear_gradients(Lane& lane, std::size_t slice) {
-    for (const auto& p : slice_parameters_[slice]) {
-      lane.fill(p.values, Scalar(0));
-    }
-    if constexpr (Model::has_clusters) {
-      if (slice == 0) {
-        lane.fill(cluster_gradient_.view(), Scalar(0));
-      }
-    }
+    lane.clear(std::span<const Out>(slice_gradient_views_[slice]));
   }
 
   void evaluate(const auto& objective) {
@@ -446,6 +444,7 @@ class TrainingPass {
   std::array<Encoding, Views::size> encodings_;
   std::vector<Encoder> slice_gradients_;
   std::vector<std::vector<Parameter<Scalar>>> slice_parameters_;  // of each of them
+  std::vector<std::vector<Out>> slice_gradient_views_;            // what a step clears
   Matrix<Backend> cluster_gradient_;                              // (K, C)
   Matrix<Backend> item_gradient_;                                 // (V, D)
   typename Backend::RowScatter item_scatter_;

@@ -53,11 +53,9 @@ struct AttentionBlock {
     pass.lane.attention(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
                         cache.probabilities, cache.context);
     const auto frame = pass.lane.workspace().frame();
-    const Out sum = pass.scratch(t, d);
-    dense.forward(pass.lane, cache.context, sum);
-    pass.lane.dropout(tokens, pass.dropout.mask(site + output_site, options.dropout), sum);
-    pass.lane.add_scaled(T(1), x, sum);
-    norm.forward(pass, sum, cache.norm, y);
+    const Out out = pass.scratch(t, d);
+    dense.forward_without_bias(pass.lane, cache.context, out);
+    norm.add_forward(pass, tokens, output_mask(pass, site), out, dense.bias.view(), x, cache.norm, y);
   }
 
   /// forward's rows for the last token of each sequence, without dropout. x (T, D), x_last (S, D) -> y (S, D)
@@ -73,25 +71,23 @@ struct AttentionBlock {
     pass.lane.linear(x_last, weight.slice_rows(0, d), bias.slice_cols(0, d), queries);
     pass.lane.linear(x, weight.slice_rows(d, 3 * d), bias.slice_cols(d, 3 * d), kv);
     pass.lane.last_attention(tokens, options.heads, queries, kv, context);
-    const Out sum = pass.scratch(s, d);
-    dense.forward(pass.lane, context, sum);
-    pass.lane.add_scaled(T(1), x_last, sum);
+    const Out out = pass.scratch(s, d);
+    dense.forward_without_bias(pass.lane, context, out);
     typename LayerNorm<B>::Cache unused;
-    norm.forward(pass, sum, unused, y);
+    norm.add_forward(pass, tokens, DropoutMask(), out, dense.bias.view(), x_last, unused, y);
   }
 
   /// dy (T, D) -> dx (T, D), which may be dy
   void backward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, const Cache& cache, In dy,
                 AttentionBlock& gradient, Out dx) const {
     const auto frame = pass.lane.workspace().frame();
-    const Out dsum = pass.scratch(dy.rows(), dy.cols());
+    const Out dout = pass.scratch(dy.rows(), dy.cols());
     const Out dcontext = pass.scratch(dy.rows(), dy.cols());
     const Out dqkv = pass.scratch(dy.rows(), 3 * dy.cols());
-    norm.backward(pass, cache.norm, dy, gradient.norm, dx);  // the residual branch of dx
-    pass.lane.copy(dx, dsum);
-    pass.lane.dropout(tokens, pass.dropout.mask(site + output_site, options.dropout), dsum);
-    dense.accumulate(pass.lane, cache.context, dsum, gradient.dense);
-    dense.input_gradient(pass.lane, dsum, dcontext, Write::replace);
+    norm.add_backward(pass, tokens, output_mask(pass, site), cache.norm, dy, gradient.norm, dx, dout,
+                      gradient.dense.bias.view());
+    dense.accumulate_weight(pass.lane, cache.context, dout, gradient.dense);
+    dense.input_gradient(pass.lane, dout, dcontext, Write::replace);
     pass.lane.attention_backward(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
                                  cache.probabilities, dcontext, dqkv);
     projection.accumulate(pass.lane, cache.x, dqkv, gradient.projection);
@@ -121,6 +117,9 @@ struct AttentionBlock {
  private:
   [[nodiscard]] DropoutMask probability_mask(const Pass<B>& pass, std::uint32_t site) const {
     return pass.dropout.mask(site + probability_site, options.probability_dropout);
+  }
+  [[nodiscard]] DropoutMask output_mask(const Pass<B>& pass, std::uint32_t site) const {
+    return pass.dropout.mask(site + output_site, options.dropout);
   }
 };
 

@@ -17,7 +17,7 @@ struct FeedForward {
 
   struct Cache {
     In x;       // (T, D)
-    Out inner;  // (T, 4D) before the activation
+    Out inner;  // (T, 4D) before bias and activation
     typename LayerNorm<B>::Cache norm;
   };
 
@@ -31,28 +31,25 @@ struct FeedForward {
     cache = {x, pass.keep(x.rows(), 4 * x.cols()), {}};
     const auto frame = pass.lane.workspace().frame();
     const Out active = pass.scratch(x.rows(), 4 * x.cols());
-    const Out sum = pass.scratch(x.rows(), x.cols());
-    first.forward(pass.lane, x, cache.inner);
-    pass.lane.gelu(cache.inner, active);
-    second.forward(pass.lane, active, sum);
-    pass.lane.dropout(tokens, pass.dropout.mask(site, dropout), sum);
-    pass.lane.add_scaled(T(1), x, sum);
-    norm.forward(pass, sum, cache.norm, y);
+    const Out out = pass.scratch(x.rows(), x.cols());
+    first.forward_without_bias(pass.lane, x, cache.inner);
+    pass.lane.bias_gelu(cache.inner, first.bias.view(), active);
+    second.forward_without_bias(pass.lane, active, out);
+    norm.add_forward(pass, tokens, pass.dropout.mask(site, dropout), out, second.bias.view(), x, cache.norm, y);
   }
 
   /// dy (T, D) -> dx (T, D), which may be dy
   void backward(const Pass<B>& pass, std::uint32_t site, const TokenView& tokens, const Cache& cache, In dy,
                 FeedForward& gradient, Out dx) const {
     const auto frame = pass.lane.workspace().frame();
-    const Out dsum = pass.scratch(dy.rows(), dy.cols());
+    const Out dout = pass.scratch(dy.rows(), dy.cols());
     const Out active = pass.scratch(dy.rows(), 4 * dy.cols());
     const Out dinner = pass.scratch(dy.rows(), 4 * dy.cols());
-    norm.backward(pass, cache.norm, dy, gradient.norm, dx);  // the residual branch of dx
-    pass.lane.copy(dx, dsum);
-    pass.lane.dropout(tokens, pass.dropout.mask(site, dropout), dsum);
-    second.input_gradient(pass.lane, dsum, dinner, Write::replace);
-    pass.lane.gelu_backward(cache.inner, dinner, active, dinner);
-    second.accumulate(pass.lane, active, dsum, gradient.second);
+    norm.add_backward(pass, tokens, pass.dropout.mask(site, dropout), cache.norm, dy, gradient.norm, dx, dout,
+                      gradient.second.bias.view());
+    second.input_gradient(pass.lane, dout, dinner, Write::replace);
+    pass.lane.bias_gelu_backward(cache.inner, first.bias.view(), dinner, active, dinner);
+    second.accumulate_weight(pass.lane, active, dout, gradient.second);
     first.accumulate(pass.lane, cache.x, dinner, gradient.first);
     first.input_gradient(pass.lane, dinner, dx, Write::add);
   }

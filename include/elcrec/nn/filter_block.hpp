@@ -67,9 +67,7 @@ struct FilterBlock {
     pass.lane.copy(x, cache.high);
     pass.lane.add_scaled(T(-1), low, cache.high);
     pass.lane.multiply_nt(cache.high, high_weight.view(), low, Write::add);
-    pass.lane.dropout(tokens, pass.dropout.mask(site, dropout), low);
-    pass.lane.add_scaled(T(1), x, low);
-    norm.forward(pass, low, cache.norm, y);
+    norm.add_forward(pass, tokens, pass.dropout.mask(site, dropout), low, In(), x, cache.norm, y);
   }
 
   /// forward's rows for the last token of each sequence, without dropout. x (T, D), x_last (S, D) -> y (S, D)
@@ -83,9 +81,8 @@ struct FilterBlock {
     pass.lane.copy(x_last, high);
     pass.lane.add_scaled(T(-1), sum, high);
     pass.lane.multiply_nt(high, high_weight.view(), sum, Write::add);
-    pass.lane.add_scaled(T(1), x_last, sum);
     typename LayerNorm<B>::Cache unused;
-    norm.forward(pass, sum, unused, y);
+    norm.add_forward(pass, tokens, DropoutMask(), sum, In(), x_last, unused, y);
   }
 
   /// dy (T, D) -> dx (T, D), which may be dy
@@ -94,9 +91,7 @@ struct FilterBlock {
     const auto frame = pass.lane.workspace().frame();
     const Out dsum = pass.scratch(dy.rows(), dy.cols());
     const Out dhigh = pass.scratch(dy.rows(), dy.cols());
-    norm.backward(pass, cache.norm, dy, gradient.norm, dx);  // the residual branch of dx
-    pass.lane.copy(dx, dsum);
-    pass.lane.dropout(tokens, pass.dropout.mask(site, dropout), dsum);
+    norm.add_backward(pass, tokens, pass.dropout.mask(site, dropout), cache.norm, dy, gradient.norm, dx, dsum, Out());
     pass.lane.multiply_tn(dsum, cache.high, gradient.high_weight.view(), Write::add);
     pass.lane.multiply_nn(dsum, high_weight.view(), dhigh, Write::replace);
     pass.lane.add_scaled(T(1), dhigh, dx);

@@ -37,6 +37,21 @@ struct LayerNorm {
                                   gradient.beta.view());
   }
 
+  /// y = LN(residual + dropout(x + b)), with a bias b (1, D) or none. x, residual (T, D) -> y (T, D)
+  void add_forward(const Pass<B>& pass, const TokenView& tokens, const DropoutMask& mask, In x, In b, In residual,
+                   Cache& cache, Out y) const {
+    cache = {pass.keep(x.rows(), x.cols()), pass.keep(1, x.rows())};
+    pass.lane.add_norm(tokens, mask, x, b, residual, gamma.view(), beta.view(), epsilon, cache.normalised, cache.rstd,
+                       y);
+  }
+
+  /// dy (T, D) -> dresidual (T, D), which may be dy, and dx (T, D); adds to db (1, D) or, without a bias, to none.
+  void add_backward(const Pass<B>& pass, const TokenView& tokens, const DropoutMask& mask, const Cache& cache, In dy,
+                    LayerNorm& gradient, Out dresidual, Out dx, Out db) const {
+    pass.lane.add_norm_backward(tokens, mask, cache.normalised, cache.rstd, gamma.view(), dy, dresidual, dx,
+                                gradient.gamma.view(), gradient.beta.view(), db);
+  }
+
   static void visit_parameters(auto& self, auto&& visitor) {
     visitor("weight", self.gamma.view(), 1);
     visitor("bias", self.beta.view(), 1);

@@ -19,10 +19,17 @@ struct Linear {
   /// x (T, I) -> y (T, O)
   void forward(Lane& lane, In x, Out y) const { lane.linear(x, weight.view(), bias.view(), y); }
 
+  /// x Wᵀ alone, for an operation behind it that adds the bias
+  void forward_without_bias(Lane& lane, In x, Out y) const { lane.multiply_nt(x, weight.view(), y, Write::replace); }
+
   /// dW += dyᵀ x, db += Σ dy
   void accumulate(Lane& lane, In x, In dy, Linear& gradient) const {
-    lane.multiply_tn(dy, x, gradient.weight.view(), Write::add);
+    accumulate_weight(lane, x, dy, gradient);
     lane.add_column_sum(dy, gradient.bias.view());
+  }
+  /// dW += dyᵀ x
+  void accumulate_weight(Lane& lane, In x, In dy, Linear& gradient) const {
+    lane.multiply_tn(dy, x, gradient.weight.view(), Write::add);
   }
 
   /// dx = or += dy W

@@ -61,19 +61,21 @@ class AdamState {
                           .epsilon = options_.epsilon,
                           .correction1 = 1 - std::pow(options_.beta1, t),
                           .correction2 = 1 - std::pow(options_.beta2, t)};
-    constexpr Index block = Index{1} << 14;
+    dense_.clear();
+    Index elements = 0;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
-      auto& slot = moments_[i];
+      auto& moments = moments_[i];
       if (options_.lazy && gradients[i].rows) {
-        step_rows(backend, update, parameters[i], gradients[i], slot);
+        step_rows(backend, update, parameters[i], gradients[i], moments);
         continue;
       }
-      backend.parallel_blocks(parameters[i].values.size(), block, [&](auto& lane, Index first, Index last) {
-        const auto part = [&](auto view) { return slice(view.flat(), first, last); };
-        lane.adam(update, part(parameters[i].values), part(MatrixView<const T>(gradients[i].values)),
-                  part(slot.mean.view()), part(slot.square.view()));
-      });
+      dense_.push_back({parameters[i].values.flat(), gradients[i].values.flat(), moments.mean.view().flat(),
+                        moments.square.view().flat()});
+      elements += parameters[i].values.size();
     }
+    constexpr Index block = Index{1} << 14;
+    backend.parallel_blocks(elements, block,
+                            [&](auto& lane, Index first, Index last) { lane.adam(update, dense_, first, last); });
   }
 
   [[nodiscard]] long steps() const { return steps_; }
@@ -81,34 +83,35 @@ class AdamState {
 
   template <class Visitor>
   void visit(Visitor&& visitor) {
-    for (auto& slot : moments_) {
-      visitor("mean." + slot.name, MatrixView<T>(slot.mean.view()));
-      visitor("square." + slot.name, MatrixView<T>(slot.square.view()));
+    for (auto& moments : moments_) {
+      visitor("mean." + moments.name, MatrixView<T>(moments.mean.view()));
+      visitor("square." + moments.name, MatrixView<T>(moments.square.view()));
     }
   }
 
  private:
-  struct Slot {
+  struct Moments {
     std::string name;
     Matrix<B> mean;    // m, flat
     Matrix<B> square;  // v, flat
   };
 
   void step_rows(const B& backend, const AdamStep& update, const Parameter<T>& parameter, const Parameter<T>& gradient,
-                 Slot& slot) {
+                 Moments& moments) {
     const auto table = [&](auto view) {
       return MatrixView<T>(view.data(), parameter.values.rows(), parameter.values.cols());
     };
     constexpr Index block = 256;
     backend.parallel_blocks(ssize(*gradient.rows), block, [&](auto& lane, Index first, Index last) {
       lane.adam_rows(update, slice(*gradient.rows, first, last), parameter.values, MatrixView<const T>(gradient.values),
-                     table(slot.mean.view()), table(slot.square.view()));
+                     table(moments.mean.view()), table(moments.square.view()));
     });
   }
 
   Adam options_;
   long steps_ = 0;
-  std::vector<Slot> moments_;
+  std::vector<Moments> moments_;
+  std::vector<AdamSlot<T>> dense_;  // of the current step
 };
 
 }  // namespace elcrec

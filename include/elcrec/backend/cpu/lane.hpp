@@ -108,78 +108,76 @@ class CpuLane : public ReferenceLane<T> {
   // ---- encoder --------------------------------------------------------------------------------------------------
 
   void layer_norm(In x, In gamma, In beta, T eps, Out normalised, Out rstd, Out y) const {
-    const Index d = x.cols();
     for (Index t = 0; t < x.rows(); ++t) {
-      const T* in = x.row(t);
-      T* hat = normalised.row(t);
-      T* out = y.row(t);
-      const T mean = sum_of(d, [&](auto at) { return at(in); }) / static_cast<T>(d);
-      const T variance = sum_of(d,
-                                [&](auto at) {
-                                  const auto c = at(in) - mean;
-                                  return c * c;
-                                }) /
-                         static_cast<T>(d);
-      const T r = T(1) / std::sqrt(variance + eps);
-      rstd(0, t) = r;
-      simd::each<T>(
-          d,
-          [&](Index i) {
-            const V v = (simd::load(in + i) - mean) * r;
-            simd::store<T>(hat + i, v);
-            simd::store<T>(out + i, v * simd::load(gamma.data() + i) + simd::load(beta.data() + i));
-          },
-          [&](Index i) {
-            hat[i] = (in[i] - mean) * r;
-            out[i] = hat[i] * gamma.data()[i] + beta.data()[i];
-          });
+      rstd(0, t) = norm_row(x.row(t), gamma.data(), beta.data(), eps, x.cols(), normalised.row(t), y.row(t));
     }
   }
 
   void layer_norm_backward(In normalised, In rstd, In gamma, In dy, Out dx, Out dgamma, Out dbeta) const {
-    const Index d = dy.cols();
-    const T* g = gamma.data();
     for (Index t = 0; t < dy.rows(); ++t) {
-      const T* hat = normalised.row(t);
-      const T* in = dy.row(t);
-      T* out = dx.row(t);
-      const T mean_g = sum_of(d, [&](auto at) { return at(in) * at(g); }) / static_cast<T>(d);
-      const T mean_gx = sum_of(d, [&](auto at) { return at(in) * at(g) * at(hat); }) / static_cast<T>(d);
-      const T r = rstd(0, t);
-      simd::each<T>(
-          d,
-          [&](Index i) {
-            const V v = simd::load(in + i);
-            const V h = simd::load(hat + i);
-            simd::store<T>(dgamma.data() + i, simd::load(dgamma.data() + i) + v * h);
-            simd::store<T>(dbeta.data() + i, simd::load(dbeta.data() + i) + v);
-            simd::store<T>(out + i, r * (v * simd::load(g + i) - mean_g - h * mean_gx));
-          },
-          [&](Index i) {
-            const T v = in[i];
-            dgamma.data()[i] += v * hat[i];
-            dbeta.data()[i] += v;
-            out[i] = r * (v * g[i] - mean_g - hat[i] * mean_gx);
-          });
+      norm_row_backward(normalised.row(t), rstd(0, t), gamma.data(), dy.row(t), dy.cols(), dx.row(t), dgamma.data(),
+                        dbeta.data());
     }
   }
 
-  void gelu(In x, Out y) const {
+  void add_norm(const TokenView& tokens, const DropoutMask& mask, In x, In b, In residual, In gamma, In beta, T eps,
+                Out normalised, Out rstd, Out y) {
+    const auto frame = workspace().frame();
+    const T* bias = b.data() == nullptr ? zero_row(x.cols()) : b.data();
+    for_each_mask_row(tokens, mask, x, [&](Index t, const T* factors) {
+      const T* in = x.row(t);
+      const T* add = residual.row(t);
+      T* sum = normalised.row(t);
+      simd::each<T>(
+          x.cols(),
+          [&](Index i) {
+            const V v = simd::load(in + i) + simd::load(bias + i);
+            simd::store<T>(sum + i, v * simd::load(factors + i) + simd::load(add + i));
+          },
+          [&](Index i) { sum[i] = (in[i] + bias[i]) * factors[i] + add[i]; });
+      rstd(0, t) = norm_row(sum, gamma.data(), beta.data(), eps, x.cols(), sum, y.row(t));
+    });
+  }
+
+  void add_norm_backward(const TokenView& tokens, const DropoutMask& mask, In normalised, In rstd, In gamma, In dy,
+                         Out ds, Out dx, Out dgamma, Out dbeta, Out db) {
+    const auto frame = workspace().frame();
+    T* dbias = db.data() == nullptr ? zero_row(dy.cols()) : db.data();
+    for_each_mask_row(tokens, mask, dy, [&](Index t, const T* factors) {
+      T* in = ds.row(t);
+      T* out = dx.row(t);
+      norm_row_backward(normalised.row(t), rstd(0, t), gamma.data(), dy.row(t), dy.cols(), in, dgamma.data(),
+                        dbeta.data());
+      simd::each<T>(
+          dy.cols(),
+          [&](Index i) {
+            const V v = simd::load(in + i) * simd::load(factors + i);
+            simd::store<T>(out + i, v);
+            simd::store<T>(dbias + i, simd::load(dbias + i) + v);
+          },
+          [&](Index i) {
+            out[i] = in[i] * factors[i];
+            dbias[i] += out[i];
+          });
+    });
+  }
+
+  void bias_gelu(In x, In b, Out y) const {
     for_each_register(x, [&](auto part, Index t, Index c) {
       V cdf;
       V bell;
-      const V v = part.load(x.row(t) + c);
+      const V v = part.load(x.row(t) + c) + part.load(b.data() + c);
       simd::normal_cdf(v, cdf, bell);
       part.store(y.row(t) + c, v * cdf);
     });
   }
 
-  void gelu_backward(In x, In dy, Out y, Out dx) const {
+  void bias_gelu_backward(In x, In b, In dy, Out y, Out dx) const {
     const T density = static_cast<T>(0.39894228040143267794);
     for_each_register(x, [&](auto part, Index t, Index c) {
       V cdf;
       V bell;
-      const V v = part.load(x.row(t) + c);
+      const V v = part.load(x.row(t) + c) + part.load(b.data() + c);
       const V d = part.load(dy.row(t) + c);
       simd::normal_cdf(v, cdf, bell);
       part.store(y.row(t) + c, v * cdf);
@@ -192,17 +190,12 @@ class CpuLane : public ReferenceLane<T> {
       return;
     }
     const auto frame = workspace().frame();
-    T* factors = factor_row(x.cols());
-    detail::HalfBits half;
-    for (Index s = 0; s < tokens.sequences(); ++s) {
-      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
-        detail::dropout_factors(mask, tokens.random_row(s, t), x.cols(), 0, x.cols(), half, factors);
-        T* row = x.row(t);
-        simd::each<T>(
-            x.cols(), [&](Index i) { simd::store<T>(row + i, simd::load(row + i) * simd::load(factors + i)); },
-            [&](Index i) { row[i] *= factors[i]; });
-      }
-    }
+    for_each_mask_row(tokens, mask, x, [&](Index t, const T* factors) {
+      T* row = x.row(t);
+      simd::each<T>(
+          x.cols(), [&](Index i) { simd::store<T>(row + i, simd::load(row + i) * simd::load(factors + i)); },
+          [&](Index i) { row[i] *= factors[i]; });
+    });
   }
 
   /// Whole tiles of a product, so that rows of scores need no rests.
@@ -440,27 +433,12 @@ class CpuLane : public ReferenceLane<T> {
 
   // ---- optimizer ------------------------------------------------------------------------------------------------
 
-  void adam(const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m, std::span<T> v) const {
-    const T b1 = static_cast<T>(step.beta1);
-    const T b2 = static_cast<T>(step.beta2);
-    const T rate = static_cast<T>(step.rate / step.correction1);
-    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
-    const T eps = static_cast<T>(step.epsilon);
-    const Index whole = ssize(p) / width * width;
-    for (Index i = 0; i < whole; i += width) {
-      const V gi = g.empty() ? V{} : simd::load(g.data() + i);
-      const V mi = b1 * simd::load(m.data() + i) + (T(1) - b1) * gi;
-      const V vi = b2 * simd::load(v.data() + i) + (T(1) - b2) * gi * gi;
-      simd::store<T>(m.data() + i, mi);
-      simd::store<T>(v.data() + i, vi);
-      simd::store<T>(p.data() + i, simd::load(p.data() + i) - rate * mi / (simd::sqrt(vi) * root + eps));
-    }
-    const auto rest = [whole](auto all) { return slice(all, whole, ssize(all)); };
-    Base::adam(step, rest(p), g.empty() ? g : rest(g), rest(m), rest(v));
+  void adam(const AdamStep& step, std::span<const AdamSlot<T>> slots, Index first, Index last) const {
+    for_each_part(slots, first, last, [&](const AdamSlot<T>& part) { update(step, part); });
   }
 
   void adam_rows(const AdamStep& step, std::span<const std::int32_t> ids, Out p, In g, Out m, Out v) const {
-    Base::for_each_row_of(ids, [&](auto row) { adam(step, row(p), row(g), row(m), row(v)); });
+    Base::for_each_row_of(ids, [&](auto row) { update(step, {row(p), row(g), row(m), row(v)}); });
   }
 
   // ---- ranking --------------------------------------------------------------------------------------------------
@@ -874,6 +852,89 @@ class CpuLane : public ReferenceLane<T> {
     return simd::sum<T>(total) + rest;
   }
 
+  /// x̂ and y of layer_norm for one row of d elements; returns its rstd. hat may be x.
+  static T norm_row(const T* x, const T* gamma, const T* beta, T eps, Index d, T* hat, T* y) {
+    const T mean = sum_of(d, [&](auto at) { return at(x); }) / static_cast<T>(d);
+    const T variance = sum_of(d,
+                              [&](auto at) {
+                                const auto c = at(x) - mean;
+                                return c * c;
+                              }) /
+                       static_cast<T>(d);
+    const T r = T(1) / std::sqrt(variance + eps);
+    simd::each<T>(
+        d,
+        [&](Index i) {
+          const V v = (simd::load(x + i) - mean) * r;
+          simd::store<T>(hat + i, v);
+          simd::store<T>(y + i, v * simd::load(gamma + i) + simd::load(beta + i));
+        },
+        [&](Index i) {
+          hat[i] = (x[i] - mean) * r;
+          y[i] = hat[i] * gamma[i] + beta[i];
+        });
+    return r;
+  }
+
+  /// layer_norm_backward for one row of d elements. dx may be dy.
+  static void norm_row_backward(const T* hat, T r, const T* gamma, const T* dy, Index d, T* dx, T* dgamma, T* dbeta) {
+    const T mean_g = sum_of(d, [&](auto at) { return at(dy) * at(gamma); }) / static_cast<T>(d);
+    const T mean_gx = sum_of(d, [&](auto at) { return at(dy) * at(gamma) * at(hat); }) / static_cast<T>(d);
+    simd::each<T>(
+        d,
+        [&](Index i) {
+          const V v = simd::load(dy + i);
+          const V h = simd::load(hat + i);
+          simd::store<T>(dgamma + i, simd::load(dgamma + i) + v * h);
+          simd::store<T>(dbeta + i, simd::load(dbeta + i) + v);
+          simd::store<T>(dx + i, r * (v * simd::load(gamma + i) - mean_g - h * mean_gx));
+        },
+        [&](Index i) {
+          const T v = dy[i];
+          dgamma[i] += v * hat[i];
+          dbeta[i] += v;
+          dx[i] = r * (v * gamma[i] - mean_g - hat[i] * mean_gx);
+        });
+  }
+
+  /// f(t, what the elements of row t of x are multiplied by), for every row.
+  template <class F>
+  void for_each_mask_row(const TokenView& tokens, const DropoutMask& mask, In x, F f) {
+    T* factors = factor_row(x.cols());
+    if (!mask.active()) {
+      std::fill_n(factors, x.cols(), T(1));
+      for (Index t = 0; t < x.rows(); ++t) {
+        f(t, factors);
+      }
+      return;
+    }
+    detail::HalfBits half;
+    for (Index s = 0; s < tokens.sequences(); ++s) {
+      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
+        detail::dropout_factors(mask, tokens.random_row(s, t), x.cols(), 0, x.cols(), half, factors);
+        f(t, factors);
+      }
+    }
+  }
+
+  static void update(const AdamStep& step, const AdamSlot<T>& slot) {
+    const T b1 = static_cast<T>(step.beta1);
+    const T b2 = static_cast<T>(step.beta2);
+    const T rate = static_cast<T>(step.rate / step.correction1);
+    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
+    const T eps = static_cast<T>(step.epsilon);
+    const Index whole = ssize(slot.p) / width * width;
+    for (Index i = 0; i < whole; i += width) {
+      const V g = simd::load(slot.g.data() + i);
+      const V m = b1 * simd::load(slot.m.data() + i) + (T(1) - b1) * g;
+      const V v = b2 * simd::load(slot.v.data() + i) + (T(1) - b2) * g * g;
+      simd::store<T>(slot.m.data() + i, m);
+      simd::store<T>(slot.v.data() + i, v);
+      simd::store<T>(slot.p.data() + i, simd::load(slot.p.data() + i) - rate * m / (simd::sqrt(v) * root + eps));
+    }
+    Base::update(step, slot.part(whole, ssize(slot.p)));
+  }
+
   /// A whole register in memory, or the first elements of one.
   struct WholeRegister {
     static V load(const T* p) { return simd::load(p); }
@@ -983,6 +1044,12 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   /// Room for dropout_factors of `columns` elements.
+  T* zero_row(Index columns) {
+    const auto row = workspace().template array<T>(columns);
+    std::fill(row.begin(), row.end(), T(0));
+    return row.data();
+  }
+
   T* factor_row(Index columns) { return workspace().template array<T>((columns + 63) / 64 * 64).data(); }
 
   /// Which tokens of a sequence may be keys, prepared once for all its queries and heads. Rows of scores have room for

@@ -78,6 +78,7 @@ class CudaLane {
   // ---- elementwise and reductions -------------------------------------------------------------------------------
 
   void fill(Out x, T value) { cuda::fill(stream_, x, value); }
+  void clear(std::span<const Out> list) { cuda::clear(stream_, list); }
   void copy(In x, Out y) { cuda::copy(stream_, x, y); }
   void scale(T a, Out x) { cuda::scale(stream_, a, x); }
   void add_scaled(T a, In x, Out y) { cuda::add_scaled(stream_, a, x, y); }
@@ -114,8 +115,16 @@ class CudaLane {
   void layer_norm_backward(In normalised, In rstd, In gamma, In dy, Out dx, Out dgamma, Out dbeta) {
     cuda::layer_norm_backward(stream_, workspace_, normalised, rstd, gamma, dy, dx, dgamma, dbeta);
   }
-  void gelu(In x, Out y) { cuda::gelu(stream_, x, y); }
-  void gelu_backward(In x, In dy, Out y, Out dx) { cuda::gelu_backward(stream_, x, dy, y, dx); }
+  void add_norm(const TokenView& tokens, const DropoutMask& mask, In x, In b, In residual, In gamma, In beta, T eps,
+                Out normalised, Out rstd, Out y) {
+    cuda::add_norm(stream_, tokens, mask, x, b, residual, gamma, beta, eps, normalised, rstd, y);
+  }
+  void add_norm_backward(const TokenView& tokens, const DropoutMask& mask, In normalised, In rstd, In gamma, In dy,
+                         Out ds, Out dx, Out dgamma, Out dbeta, Out db) {
+    cuda::add_norm_backward(stream_, workspace_, tokens, mask, normalised, rstd, gamma, dy, ds, dx, dgamma, dbeta, db);
+  }
+  void bias_gelu(In x, In b, Out y) { cuda::bias_gelu(stream_, x, b, y); }
+  void bias_gelu_backward(In x, In b, In dy, Out y, Out dx) { cuda::bias_gelu_backward(stream_, x, b, dy, y, dx); }
   void dropout(const TokenView& tokens, const DropoutMask& mask, Out x) { cuda::dropout(stream_, tokens, mask, x); }
 
   [[nodiscard]] static Index key_columns(Index keys) { return keys; }
@@ -179,8 +188,8 @@ class CudaLane {
 
   // ---- optimizer ------------------------------------------------------------------------------------------------
 
-  void adam(const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m, std::span<T> v) {
-    cuda::adam(stream_, step, p, g, m, v);
+  void adam(const AdamStep& step, std::span<const AdamSlot<T>> slots, Index first, Index last) {
+    cuda::adam(stream_, step, slots, first, last);
   }
   void adam_rows(const AdamStep& step, Ids ids, Out p, In g, Out m, Out v) {
     cuda::adam_rows(stream_, step, ids, p, g, m, v);

@@ -62,6 +62,13 @@ class ReferenceLane {
     for_each_row(x, [&](T* row) { std::fill_n(row, x.cols(), value); });
   }
 
+  /// Every element of every matrix = 0
+  void clear(std::span<const Out> list) const {
+    for (const Out x : list) {
+      fill(x, T(0));
+    }
+  }
+
   /// y = x
   void copy(In x, Out y) const {
     for (Index r = 0; r < x.rows(); ++r) {
@@ -188,7 +195,7 @@ class ReferenceLane {
   }
 
   /// y = x̂ ∘ gamma + beta with x̂ = (x - mean) rstd, rstd = 1 / sqrt(var + eps), var biased; x̂ (T, D) and rstd (1, T)
-  /// are kept for the backward pass
+  /// are kept for the backward pass. x̂ may be x.
   void layer_norm(In x, In gamma, In beta, T eps, Out normalised, Out rstd, Out y) const {
     const T d = static_cast<T>(x.cols());
     for (Index t = 0; t < x.rows(); ++t) {
@@ -227,21 +234,47 @@ class ReferenceLane {
     }
   }
 
-  /// y = x Φ(x), Φ the standard normal distribution function (exact, by erf)
-  void gelu(In x, Out y) const {
+  /// A sublayer's output joined with its input: s = residual + dropout(x + b) and the layer norm of s; without a bias
+  /// where b has no memory. x and residual (T, D). The tokens are read only if the mask is active.
+  void add_norm(const TokenView& tokens, const DropoutMask& mask, In x, In b, In residual, In gamma, In beta, T eps,
+                Out normalised, Out rstd, Out y) const {
+    copy(x, normalised);
+    if (b.data() != nullptr) {
+      add_row(T(1), b, normalised);
+    }
+    dropout(tokens, mask, normalised);
+    add_scaled(T(1), residual, normalised);
+    layer_norm(normalised, gamma, beta, eps, normalised, rstd, y);
+  }
+
+  /// ds, which may be dy, as layer_norm_backward's dx: it is the gradient of the residual too. dx = mask ∘ ds / (1 -
+  /// rate); db += Σ dx, where it has memory.
+  void add_norm_backward(const TokenView& tokens, const DropoutMask& mask, In normalised, In rstd, In gamma, In dy,
+                         Out ds, Out dx, Out dgamma, Out dbeta, Out db) const {
+    layer_norm_backward(normalised, rstd, gamma, dy, ds, dgamma, dbeta);
+    copy(ds, dx);
+    dropout(tokens, mask, dx);
+    if (db.data() != nullptr) {
+      add_column_sum(dx, db);
+    }
+  }
+
+  /// y = v Φ(v) of v = x + b, Φ the standard normal distribution function (exact, by erf)
+  void bias_gelu(In x, In b, Out y) const {
     for (Index t = 0; t < x.rows(); ++t) {
       for (Index c = 0; c < x.cols(); ++c) {
-        y(t, c) = x(t, c) * normal_cdf(x(t, c));
+        const T v = x(t, c) + b(0, c);
+        y(t, c) = v * normal_cdf(v);
       }
     }
   }
 
-  /// y = gelu(x) again, and dx = dy (Φ(x) + x φ(x)). dx may be dy.
-  void gelu_backward(In x, In dy, Out y, Out dx) const {
+  /// y = bias_gelu(x, b) again, and dx = dy (Φ(v) + v φ(v)). dx may be dy.
+  void bias_gelu_backward(In x, In b, In dy, Out y, Out dx) const {
     const T density = std::numbers::inv_sqrtpi_v<T> / std::numbers::sqrt2_v<T>;
     for (Index t = 0; t < x.rows(); ++t) {
       for (Index c = 0; c < x.cols(); ++c) {
-        const T v = x(t, c);
+        const T v = x(t, c) + b(0, c);
         const T cdf = normal_cdf(v);
         y(t, c) = v * cdf;
         dx(t, c) = dy(t, c) * (cdf + v * density * std::exp(-v * v / 2));
@@ -603,25 +636,15 @@ class ReferenceLane {
 
   // ---- optimizer ------------------------------------------------------------------------------------------------
 
-  /// Adam on flat arrays: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g², then AdamStep's update. An empty gradient is
-  /// 0.
-  void adam(const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m, std::span<T> v) const {
-    const T b1 = static_cast<T>(step.beta1);
-    const T b2 = static_cast<T>(step.beta2);
-    const T rate = static_cast<T>(step.rate / step.correction1);
-    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
-    const T eps = static_cast<T>(step.epsilon);
-    for (std::size_t i = 0; i < p.size(); ++i) {
-      const T gi = g.empty() ? T(0) : g[i];
-      m[i] = b1 * m[i] + (T(1) - b1) * gi;
-      v[i] = b2 * v[i] + (T(1) - b2) * gi * gi;
-      p[i] -= rate * m[i] / (std::sqrt(v[i]) * root + eps);
-    }
+  /// Adam on elements [first, last) of the slots laid end to end: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g², then
+  /// AdamStep's update.
+  void adam(const AdamStep& step, std::span<const AdamSlot<T>> slots, Index first, Index last) const {
+    for_each_part(slots, first, last, [&](const AdamSlot<T>& part) { update(step, part); });
   }
 
   /// adam on the given rows of tables (V, D): values, gradient, moments.
   void adam_rows(const AdamStep& step, std::span<const std::int32_t> ids, Out p, In g, Out m, Out v) const {
-    for_each_row_of(ids, [&](auto row) { adam(step, row(p), row(g), row(m), row(v)); });
+    for_each_row_of(ids, [&](auto row) { update(step, {row(p), row(g), row(m), row(v)}); });
   }
 
   // ---- ranking --------------------------------------------------------------------------------------------------
@@ -724,6 +747,20 @@ class ReferenceLane {
   static void for_each_row_of(std::span<const std::int32_t> ids, F f) {
     for (const auto id : ids) {
       f([id](auto table) { return table.slice_rows(id, id + 1).flat(); });
+    }
+  }
+
+  /// Adam on every element of a slot.
+  static void update(const AdamStep& step, const AdamSlot<T>& slot) {
+    const T b1 = static_cast<T>(step.beta1);
+    const T b2 = static_cast<T>(step.beta2);
+    const T rate = static_cast<T>(step.rate / step.correction1);
+    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
+    const T eps = static_cast<T>(step.epsilon);
+    for (std::size_t i = 0; i < slot.p.size(); ++i) {
+      slot.m[i] = b1 * slot.m[i] + (T(1) - b1) * slot.g[i];
+      slot.v[i] = b2 * slot.v[i] + (T(1) - b2) * slot.g[i] * slot.g[i];
+      slot.p[i] -= rate * slot.m[i] / (std::sqrt(slot.v[i]) * root + eps);
     }
   }
 

@@ -4,13 +4,13 @@
 #include <cstdint>
 #include <span>
 
-#include "elcrec/backend/cuda/kernels/packs.hpp"
+#include "elcrec/backend/cuda/kernels/arrays.hpp"
 #include "elcrec/core/operations.hpp"
 
-/// Adam in one pass: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g², p -= rate m / (sqrt(v) root + eps), on flat arrays
-/// or on chosen rows of tables.
+/// Adam in one pass: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g², p -= rate m / (sqrt(v) root + eps), on the
+/// arrays of all parameters in one launch, or on chosen rows of tables.
 ///
-/// Bytes a parameter (float): 28 (4 reads, 3 writes), 24 without gradient; about 12 operations. Bound by memory: one
+/// Bytes a parameter (float): 28 (4 reads, 3 writes); about 12 operations. Bound by memory: one
 /// pack of 16 bytes a thread, no shared memory.
 namespace elcrec::cuda {
 
@@ -31,9 +31,67 @@ struct AdamFactors {
         eps(static_cast<T>(step.epsilon)) {}
 };
 
-/// Row ids_r of the tables, or row r where there are no ids. A gradient without memory is 0.
+/// N elements of p, g, m and v that start there.
+template <int N, class T>
+__device__ void adam_pack(const AdamFactors<T>& step, T* p, const T* g, T* m, T* v) {
+  const auto load = [](const T* from) { return load_pack<N>(from); };
+  auto value = load(p);
+  auto mean = load(m);
+  auto square = load(v);
+  const auto gradient = load(g);
+  for (int i = 0; i < N; ++i) {
+    mean[i] = step.b1 * mean[i] + (T(1) - step.b1) * gradient[i];
+    square[i] = step.b2 * square[i] + (T(1) - step.b2) * gradient[i] * gradient[i];
+    value[i] -= step.rate * mean[i] / (std::sqrt(square[i]) * step.root + step.eps);
+  }
+  store_pack<N>(p, value);
+  store_pack<N>(m, mean);
+  store_pack<N>(v, square);
+}
+
+namespace detail {
+
+/// AdamSlot for kernels.
+template <class T>
+struct AdamArray {
+  T* p;
+  const T* g;
+  T* m;
+  T* v;
+  Index count;
+
+  [[nodiscard]] constexpr Index size() const { return count; }
+  [[nodiscard]] bool has_packs() const {
+    const auto packed = [this](const T* array) { return cuda::has_packs(MatrixView<const T>(array, 1, count)); };
+    return packed(p) && packed(g) && packed(m) && packed(v);
+  }
+};
+
+template <class T>
+struct AdamOfArrays {
+  AdamFactors<T> step;
+
+  template <int N>
+  __device__ void operator()(const AdamArray<T>& array, Index i) const {
+    adam_pack<N>(step, array.p + i, array.g + i, array.m + i, array.v + i);
+  }
+};
+
+}  // namespace detail
+
+template <class T>
+void adam(const Stream& stream, const AdamStep& step, std::span<const AdamSlot<T>> slots, Index first, Index last) {
+  using Update = detail::AdamOfArrays<T>;
+  ArraysLauncher<T, detail::AdamArray<T>, Update> launcher(stream, Update{AdamFactors<T>(step)});
+  for_each_part(slots, first, last, [&](const AdamSlot<T>& part) {
+    launcher.add({part.p.data(), part.g.data(), part.m.data(), part.v.data(), ssize(part.p)});
+  });
+  launcher.flush();
+}
+
+/// Row ids_r of the tables.
 template <class T, int N>
-struct AdamKernel {
+struct AdamRowsKernel {
   AdamFactors<T> step;
   const std::int32_t* ids;
   Index rows;
@@ -44,50 +102,20 @@ struct AdamKernel {
 
   __device__ void operator()() const {
     for_each_cell(rows, p.cols() / N, [this](Index r, Index pack) {
-      const Index row = ids == nullptr ? r : ids[r];
-      const Index c = pack * N;
-      const auto load = [&](auto table) { return load_pack<N>(static_cast<const T*>(table.row(row) + c)); };
-      auto value = load(p);
-      auto mean = load(m);
-      auto square = load(v);
-      const auto gradient = g.data() == nullptr ? Pack<T, N>{} : load(g);
-      for (int i = 0; i < N; ++i) {
-        mean[i] = step.b1 * mean[i] + (T(1) - step.b1) * gradient[i];
-        square[i] = step.b2 * square[i] + (T(1) - step.b2) * gradient[i] * gradient[i];
-        value[i] -= step.rate * mean[i] / (std::sqrt(square[i]) * step.root + step.eps);
-      }
-      store_pack<N>(p.row(row) + c, value);
-      store_pack<N>(m.row(row) + c, mean);
-      store_pack<N>(v.row(row) + c, square);
+      const Index row = ids[r];
+      const auto at = [&](auto table) { return table.row(row) + pack * N; };
+      adam_pack<N>(step, at(p), at(g), at(m), at(v));
     });
   }
 };
 
-namespace detail {
-
-template <class T>
-void launch_adam(const Stream& stream, const AdamStep& step, const std::int32_t* ids, Index rows, MatrixView<T> p,
-                 MatrixView<const T> g, MatrixView<T> m, MatrixView<T> v) {
-  const bool packed = has_packs(p) && (g.data() == nullptr || has_packs(g)) && has_packs(m) && has_packs(v);
-  with_pack_width<T>(packed, [&](auto n) {
-    const auto [grid, block] = cell_shape(rows, p.cols() / n);
-    launch(stream, grid, block, 0, AdamKernel<T, n>{AdamFactors<T>(step), ids, rows, p, g, m, v});
-  });
-}
-
-}  // namespace detail
-
-template <class T>
-void adam(const Stream& stream, const AdamStep& step, std::span<T> p, std::span<const T> g, std::span<T> m,
-          std::span<T> v) {
-  const auto row = [&](auto span) { return MatrixView(span.data(), 1, ssize(p)); };
-  detail::launch_adam(stream, step, nullptr, 1, row(p), g.empty() ? MatrixView<const T>() : row(g), row(m), row(v));
-}
-
 template <class T>
 void adam_rows(const Stream& stream, const AdamStep& step, std::span<const std::int32_t> ids, MatrixView<T> p,
                MatrixView<const T> g, MatrixView<T> m, MatrixView<T> v) {
-  detail::launch_adam(stream, step, ids.data(), ssize(ids), p, g, m, v);
+  with_pack_width<T>(has_packs(p) && has_packs(g) && has_packs(m) && has_packs(v), [&](auto n) {
+    const auto [grid, block] = cell_shape(ssize(ids), p.cols() / n);
+    launch(stream, grid, block, 0, AdamRowsKernel<T, n>{AdamFactors<T>(step), ids.data(), ssize(ids), p, g, m, v});
+  });
 }
 
 }  // namespace elcrec::cuda

@@ -23,6 +23,8 @@ struct DropoutBits {
   explicit DropoutBits(const DropoutMask& mask)
       : stream(mask.stream), threshold(mask.threshold), half(mask.half()), scale(mask.scale()) {}
 
+  [[nodiscard]] __device__ bool active() const { return threshold != 0; }
+
   /// Word i of a block, without an address, so that the block stays in registers.
   [[nodiscard]] __device__ static std::uint32_t word(const PhiloxBlock& block, int i) {
     const auto [a, b, c, d] = block;

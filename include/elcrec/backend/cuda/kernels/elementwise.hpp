@@ -1,11 +1,13 @@
 #pragma once
 
-#include "elcrec/backend/cuda/kernels/packs.hpp"
+#include <span>
 
-/// y_rc = f(x_rc, y_rc) on matrices (R, D): fill, copy, scale, add_scaled, add_row; scale_rows.
+#include "elcrec/backend/cuda/kernels/arrays.hpp"
+
+/// y_rc = f(x_rc, y_rc) on matrices (R, D): fill, clear, copy, scale, add_scaled, add_row; scale_rows.
 ///
-/// Bytes an element (float): fill 4, copy 8, scale 8, add_scaled 12, add_row 8. At most 2 operations. Bound by memory:
-/// one pack of 16 bytes a thread, no shared memory, fewer than 32 registers.
+/// Bytes an element (float): fill and clear 4, copy 8, scale 8, add_scaled 12, add_row 8. At most 2 operations. Bound
+/// by memory: one pack of 16 bytes a thread, no shared memory, fewer than 32 registers.
 namespace elcrec::cuda {
 
 template <class T, int N, class F>
@@ -67,6 +69,38 @@ struct PlusScaled {
 template <class T>
 void fill(const Stream& stream, MatrixView<T> x, T value) {
   map(stream, MatrixView<const T>(x), x, detail::Constant<T>{value});
+}
+
+namespace detail {
+
+template <class T>
+struct ClearedMatrix {
+  MatrixView<T> x;
+
+  [[nodiscard]] constexpr Index size() const { return x.rows() * x.cols(); }
+  [[nodiscard]] bool has_packs() const { return cuda::has_packs(x); }
+};
+
+template <class T>
+struct Clear {
+  template <int N>
+  __device__ void operator()(const ClearedMatrix<T>& array, Index i) const {
+    const auto& x = array.x;
+    const Index r = x.rows() == 1 ? 0 : i / x.cols();
+    store_pack<N>(x.row(r) + (i - r * x.cols()), Pack<T, N>{});
+  }
+};
+
+}  // namespace detail
+
+/// Every element of every matrix = 0.
+template <class T>
+void clear(const Stream& stream, std::span<const MatrixView<T>> list) {
+  ArraysLauncher<T, detail::ClearedMatrix<T>, detail::Clear<T>> launcher(stream, {});
+  for (const auto x : list) {
+    launcher.add({as_one_row(x, x.contiguous())});
+  }
+  launcher.flush();
 }
 
 template <class T>

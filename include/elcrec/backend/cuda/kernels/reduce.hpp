@@ -6,9 +6,9 @@
 #include "elcrec/backend/cuda/kernels/packs.hpp"
 
 /// Sums over matrices (R, D): of all elements in double (add_dot, add_sum), of rows (row_dots), and of columns
-/// (add_column_sum, column_mean). Two launches each: blocks write partial sums, then these are added in the order of
-/// the blocks. How many blocks there are depends on the shape alone, so the bits of a result do not depend on the
-/// device.
+/// (add_column_sum, column_mean). Two launches each, where a matrix has more than a few rows: blocks write partial
+/// sums, then these are added in the order of the blocks. How many blocks there are depends on the shape alone, so the
+/// bits of a result do not depend on the device.
 ///
 /// Bytes an element (float): 4, add_dot 8; 1 or 2 operations. Shared memory: 8.5 KB for columns of double.
 namespace elcrec::cuda {
@@ -141,16 +141,17 @@ void row_dots(const Stream& stream, MatrixView<const T> x, MatrixView<const T> y
 
 // ---- columns ------------------------------------------------------------------------------------------------------
 
-/// partial (chunks, D): chunk k sums f(r, c) over its rows. A block takes 32 columns of one chunk, a warp every eighth
-/// row of it.
-template <class T, class F>
-struct PartialColumnSumKernel {
+/// store(k, c, Σ f(r, c) over the rows of chunk k). A block takes 32 columns of one chunk, a warp every eighth row of
+/// it.
+template <class T, class F, class Store>
+struct ColumnSumKernel {
   static constexpr int warps_of_block = 8;
   static constexpr int max_threads = warps_of_block * warp_size;
   F f;
   Index rows;
+  Index cols;
   Index chunk_rows;
-  MatrixView<T> partial;
+  Store store;
 
   __device__ void operator()() const {
     __shared__ T parts[warps_of_block][warp_size + 1];
@@ -158,18 +159,18 @@ struct PartialColumnSumKernel {
     const Index first = block_y() * chunk_rows;
     const Index last = first + chunk_rows < rows ? first + chunk_rows : rows;
     T sum = 0;
-    if (c < partial.cols()) {
+    if (c < cols) {
       for (Index r = first + warp(); r < last; r += warps_of_block) {
         sum += f(r, c);
       }
     }
     parts[warp()][lane()] = sum;
     __syncthreads();
-    if (warp() == 0 && c < partial.cols()) {
+    if (warp() == 0 && c < cols) {
       for (int w = 1; w < warps_of_block; ++w) {
         sum += parts[w][lane()];
       }
-      partial(block_y(), c) = sum;
+      store(block_y(), c, sum);
     }
   }
 };
@@ -194,19 +195,42 @@ struct FinishColumnSumKernel {
   }
 };
 
+namespace detail {
+
+template <class T>
+struct StoreElement {
+  MatrixView<T> y;
+  __device__ void operator()(Index r, Index c, T sum) const { y(r, c) = sum; }
+};
+
+template <class T, class F, class Store>
+void launch_column_sums(const Stream& stream, Index rows, Index cols, Index chunk_rows, F f, Store store) {
+  using Kernel = ColumnSumKernel<T, F, Store>;
+  launch(stream, {.x = blocks_for(cols, warp_size), .y = blocks_for(rows, chunk_rows)}, {.x = Kernel::max_threads}, 0,
+         Kernel{f, rows, cols, chunk_rows, store});
+}
+
+}  // namespace detail
+
+/// store(0, c, Σ_r f(r, c)) for each of the columns, in one launch: for some hundreds of rows.
+template <class T, class F, class Store>
+void sum_columns_at_once(const Stream& stream, Index rows, Index cols, F f, Store store) {
+  if (rows > 0) {
+    detail::launch_column_sums<T>(stream, rows, cols, rows, f, store);
+  }
+}
+
 /// y (1, D) = keep y + a Σ_r f(r, c) over R rows
 template <class T, class F>
 void sum_columns(const Stream& stream, CudaWorkspace& memory, Index rows, F f, T keep, T a, MatrixView<T> y) {
   constexpr Index least_rows = 64;
   constexpr Index most_chunks = 64;
-  using Partial = PartialColumnSumKernel<T, F>;
   const Index d = y.cols();
   const Index chunk_rows = std::max(least_rows, blocks_for(rows, most_chunks));
   const Index chunks = blocks_for(rows, chunk_rows);
   const auto frame = memory.frame();
   const auto partial = memory.template matrix<T>(chunks, d);
-  launch(stream, {.x = blocks_for(d, warp_size), .y = chunks}, {.x = Partial::max_threads}, 0,
-         Partial{f, rows, chunk_rows, partial});
+  detail::launch_column_sums<T>(stream, rows, d, chunk_rows, f, detail::StoreElement<T>{partial});
   constexpr Index threads = 64;
   launch(stream, {.x = blocks_for(d, threads)}, {.x = threads}, 0,
          FinishColumnSumKernel<T>{partial, keep, a, y.data()});
