@@ -29,8 +29,8 @@ class RunningMeanEncoder {
     Out qkv;            // (T, 3D) zeros, zeros, e
     Out probabilities;  // (T, longest)
     Out both;           // (T, 2D) e and its running mean, side by side
-    Out c;              // (T, D)
-    Out activated;      // (T, D) gelu(c)
+    Out c;              // (T, D) before bias and activation
+    Out activated;      // (T, D)
   };
 
   RunningMeanEncoder(const B& backend, el::Index max_length, el::Index hidden, std::uint64_t seed)
@@ -58,8 +58,8 @@ class RunningMeanEncoder {
     pass.lane.copy(y, cache.qkv.slice_cols(2 * d, 3 * d));
     pass.lane.attention(tokens, 1, el::AttentionMask::causal, {}, cache.qkv, cache.probabilities, cache.c);
     pass.lane.copy(cache.c, cache.both.slice_cols(d, 2 * d));
-    join_.forward(pass.lane, cache.both, cache.c);
-    pass.lane.gelu(cache.c, cache.activated);
+    join_.forward_without_bias(pass.lane, cache.both, cache.c);
+    pass.lane.bias_gelu(cache.c, join_.bias.view(), cache.activated);
     out_.forward(pass.lane, cache.activated, y);
     pass.lane.add_scaled(T(1), e, y);
   }
@@ -76,7 +76,7 @@ class RunningMeanEncoder {
     const auto dqkv = pass.scratch(t, 3 * d);
     out_.accumulate(pass.lane, cache.activated, dy, gradient.out_);
     out_.input_gradient(pass.lane, dy, dc, el::Write::replace);
-    pass.lane.gelu_backward(cache.c, dc, again, dc);
+    pass.lane.bias_gelu_backward(cache.c, join_.bias.view(), dc, again, dc);
     join_.accumulate(pass.lane, cache.both, dc, gradient.join_);
     join_.input_gradient(pass.lane, dc, dboth, el::Write::replace);
     pass.lane.copy(dboth.slice_cols(d, 2 * d), dmean);

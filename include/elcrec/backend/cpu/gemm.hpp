@@ -12,7 +12,9 @@
 /// Matrix products of the shapes that a small model needs: a few hundred rows, 64 to 256 columns, depth 32 to 3200.
 /// y (M, N) = or += a (M, K) · b (K, N). A register tile holds tile_rows x tile_cols results; b is repacked in panels
 /// of tile_cols columns and at most depth_block rows, so that a panel stays in L1; a is read in place by broadcasts,
-/// which any stride allows.
+/// which any stride allows. Only an a whose rows are neighbours, as in a weight gradient, is repacked in tiles of
+/// tile_rows rows: in place each k of a tile is in a cache line of its own, and rows of 64 or 256 elements crowd those
+/// into a few sets of L1.
 namespace elcrec::gemm {
 
 template <class T>
@@ -25,6 +27,11 @@ inline constexpr Index packed_block = Index{1} << 16;
 /// A b with contiguous rows is read where it is when so few rows of y use it that repacking would not pay.
 inline constexpr Index in_place_rows = 64;
 inline constexpr Index in_place_stride = 512;  // longer rows lie in a page each
+/// An a that is repacked: rows at a time, whole tiles for any tile_rows; less depth fits L1 as it is, and fewer columns
+/// of y would not pay for the copy.
+inline constexpr Index group_rows = 48;
+inline constexpr Index group_depth = 64;
+inline constexpr Index group_cols = 64;
 
 /// Columns of b that are packed at a time.
 template <class T>
@@ -36,7 +43,7 @@ constexpr Index block_cols(Index depth, Index cols) {
 /// Elements that the packed copy of b needs, for any K and N.
 template <class T>
 constexpr Index packed_size(Index depth, Index cols) {
-  return std::min(depth, depth_block) * block_cols<T>(depth, cols);
+  return std::min(depth, depth_block) * (block_cols<T>(depth, cols) + group_rows);
 }
 
 /// An operand whose element (row, k) or (k, col) stands at data[first * stride + second * step]; one of the two is 1.
@@ -127,6 +134,23 @@ inline void pack(Operand<T> b, Index depth, Index cols, T* packed) {
   }
 }
 
+/// Copies a[k * stride + m] for m in [0, rows), k in [0, depth) to tiles of tile_rows rows.
+template <class T>
+inline void pack_rows(const T* a, Index stride, Index rows, Index depth, T* packed) {
+  constexpr Index mr = tile_rows<T>;
+  const Index whole = rows / mr * mr;
+  for (Index k = 0; k < depth; ++k) {
+    const T* from = a + k * stride;
+    for (Index m = 0; m < whole; m += mr) {
+      T* to = packed + m * depth + k * mr;
+      std::memcpy(to, from + m, mr * sizeof(T));
+    }
+    for (Index m = whole; m < rows; ++m) {
+      packed[whole * depth + k * mr + m - whole] = from[m];
+    }
+  }
+}
+
 /// One register tile: rows x tile_cols results, of which `cols` are stored.
 template <Index Rows, class T>
 inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, Index stride, Index cols, bool add,
@@ -196,8 +220,12 @@ void multiply(Operand<T> a, Operand<T> b, Index b_cols, Index depth, MatrixView<
               T* packed) {
   constexpr Index nr = tile_cols<T>;
   constexpr Index mr = tile_rows<T>;
-  const bool in_place = b.outer == 1 && b.depth <= in_place_stride && y.rows() <= in_place_rows && b_cols % nr == 0;
+  const bool repack_a = a.outer == 1 && a.depth != 1 && depth > group_depth && y.cols() >= group_cols;
+  const bool in_place =
+      !repack_a && b.outer == 1 && b.depth <= in_place_stride && y.rows() <= in_place_rows && b_cols % nr == 0;
   const Index n_step = in_place ? y.cols() : block_cols<T>(depth, y.cols());
+  const Index m_step = repack_a ? group_rows : y.rows();
+  T* const packed_a = packed + std::min(depth, depth_block) * block_cols<T>(depth, y.cols());
   for (Index n0 = 0; n0 < y.cols(); n0 += n_step) {
     const Index n1 = std::min(y.cols(), n0 + n_step);
     for (Index k0 = 0; k0 < depth; k0 += depth_block) {
@@ -210,13 +238,20 @@ void multiply(Operand<T> a, Operand<T> b, Index b_cols, Index depth, MatrixView<
         const Operand<T> block{b.data + n0 * b.outer + k0 * b.depth, b.outer, b.depth};
         detail::pack(block, kc, std::min(b_cols, n1) - n0, packed);
       }
-      // A panel of b stays in L1 while the rows of a pass by.
-      for (Index n = n0; n < n1; n += nr) {
-        const T* panel = panels + (n - n0) / nr * next_panel;
-        for (Index m = 0; m < y.rows(); m += mr) {
-          const Operand<T> rows{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
-          detail::tile_of<mr>(std::min(mr, y.rows() - m), rows, panel, panel_stride, kc, y.row(m) + n, y.stride(),
-                              std::min(nr, n1 - n), add, bias != nullptr && k0 == 0 ? bias + n : nullptr);
+      for (Index m0 = 0; m0 < y.rows(); m0 += m_step) {
+        const Index m1 = std::min(y.rows(), m0 + m_step);
+        if (repack_a) {
+          detail::pack_rows(a.data + m0 + k0 * a.depth, a.depth, m1 - m0, kc, packed_a);
+        }
+        // A panel of b stays in L1 while the rows of a pass by.
+        for (Index n = n0; n < n1; n += nr) {
+          const T* panel = panels + (n - n0) / nr * next_panel;
+          for (Index m = m0; m < m1; m += mr) {
+            const auto rows = repack_a ? Operand<T>{packed_a + (m - m0) * kc, 1, mr}
+                                       : Operand<T>{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
+            detail::tile_of<mr>(std::min(mr, m1 - m), rows, panel, panel_stride, kc, y.row(m) + n, y.stride(),
+                                std::min(nr, n1 - n), add, bias != nullptr && k0 == 0 ? bias + n : nullptr);
+          }
         }
       }
     }

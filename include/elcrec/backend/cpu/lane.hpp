@@ -25,6 +25,7 @@ class CpuLane : public ReferenceLane<T> {
   using Base = ReferenceLane<T>;
   using V = simd::Pack<T>;
   static constexpr Index width = simd::width<T>;
+  static constexpr Index row_registers = 64 / width;  // of a row of the usual D = 64
 
  public:
   using Base::workspace;
@@ -128,6 +129,14 @@ class CpuLane : public ReferenceLane<T> {
       const T* in = x.row(t);
       const T* add = residual.row(t);
       T* sum = normalised.row(t);
+      if (x.cols() == row_registers * width) {
+        rstd(0, t) = norm_registers(
+            [&](Index i) {
+              return (simd::load(in + i) + simd::load(bias + i)) * simd::load(factors + i) + simd::load(add + i);
+            },
+            gamma.data(), beta.data(), eps, sum, y.row(t));
+        return;
+      }
       simd::each<T>(
           x.cols(),
           [&](Index i) {
@@ -854,6 +863,9 @@ class CpuLane : public ReferenceLane<T> {
 
   /// x̂ and y of layer_norm for one row of d elements; returns its rstd. hat may be x.
   static T norm_row(const T* x, const T* gamma, const T* beta, T eps, Index d, T* hat, T* y) {
+    if (d == row_registers * width) {
+      return norm_registers([x](Index i) { return simd::load(x + i); }, gamma, beta, eps, hat, y);
+    }
     const T mean = sum_of(d, [&](auto at) { return at(x); }) / static_cast<T>(d);
     const T variance = sum_of(d,
                               [&](auto at) {
@@ -876,10 +888,51 @@ class CpuLane : public ReferenceLane<T> {
     return r;
   }
 
+  /// The same for 64 elements, load(i) being those from i on: they stay in registers between the three passes.
+  template <class Load>
+  static T norm_registers(Load load, const T* gamma, const T* beta, T eps, T* hat, T* y) {
+    constexpr T d = row_registers * width;
+    V x[row_registers];
+#pragma GCC unroll 32
+    for (Index r = 0; r < row_registers; ++r) {
+      x[r] = load(r * width);
+    }
+    const T mean = simd::sum<T>(total<row_registers>([&](Index r) { return x[r]; })) / d;
+    const T variance = simd::sum<T>(total<row_registers>([&](Index r) { return (x[r] - mean) * (x[r] - mean); })) / d;
+    const T r = T(1) / std::sqrt(variance + eps);
+#pragma GCC unroll 32
+    for (Index i = 0; i < row_registers; ++i) {
+      const V v = (x[i] - mean) * r;
+      simd::store<T>(hat + i * width, v);
+      simd::store<T>(y + i * width, v * simd::load(gamma + i * width) + simd::load(beta + i * width));
+    }
+    return r;
+  }
+
+  /// f(0) + ... + f(Count - 1), as a tree: a chain of additions would wait for each one.
+  template <Index Count, class F>
+  static V total(F f, Index first = 0) {
+    if constexpr (Count == 1) {
+      return f(first);
+    } else {
+      return total<Count / 2>(f, first) + total<Count - Count / 2>(f, first + Count / 2);
+    }
+  }
+
   /// layer_norm_backward for one row of d elements. dx may be dy.
   static void norm_row_backward(const T* hat, T r, const T* gamma, const T* dy, Index d, T* dx, T* dgamma, T* dbeta) {
-    const T mean_g = sum_of(d, [&](auto at) { return at(dy) * at(gamma); }) / static_cast<T>(d);
-    const T mean_gx = sum_of(d, [&](auto at) { return at(dy) * at(gamma) * at(hat); }) / static_cast<T>(d);
+    T mean_g;
+    T mean_gx;
+    if (d == row_registers * width) {
+      const auto at = [](const T* p, Index k) { return simd::load(p + k * width); };
+      mean_g = simd::sum<T>(total<row_registers>([&](Index k) { return at(dy, k) * at(gamma, k); }));
+      mean_gx = simd::sum<T>(total<row_registers>([&](Index k) { return at(dy, k) * at(gamma, k) * at(hat, k); }));
+    } else {
+      mean_g = sum_of(d, [&](auto at) { return at(dy) * at(gamma); });
+      mean_gx = sum_of(d, [&](auto at) { return at(dy) * at(gamma) * at(hat); });
+    }
+    mean_g /= static_cast<T>(d);
+    mean_gx /= static_cast<T>(d);
     simd::each<T>(
         d,
         [&](Index i) {
