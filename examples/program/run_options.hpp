@@ -44,6 +44,7 @@ struct RunOptions {
   RunOptions run;
   if (name == "best") {
     run.epochs = 40;
+    run.learning_rate = 2e-3;
     run.patience = 40;  // none: the cosine is to come to its end
     run.schedule = elcrec::Schedule::Shape::cosine;
     run.k_means = false;
