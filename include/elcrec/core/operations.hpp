@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <span>
 
@@ -31,6 +32,23 @@ struct AdamStep {
   double epsilon;
   double correction1;  ///< 1 - beta1^t
   double correction2;  ///< 1 - beta2^t
+};
+
+/// The factors of an AdamStep, rounded to T once: p -= rate m / (sqrt(v) root + eps).
+template <class T>
+struct AdamFactors {
+  T b1;
+  T b2;
+  T rate;
+  T root;
+  T eps;
+
+  explicit AdamFactors(const AdamStep& step)
+      : b1(static_cast<T>(step.beta1)),
+        b2(static_cast<T>(step.beta2)),
+        rate(static_cast<T>(step.rate / step.correction1)),
+        root(static_cast<T>(1.0 / std::sqrt(step.correction2))),
+        eps(static_cast<T>(step.epsilon)) {}
 };
 
 /// One array of parameters beside its gradient and Adam's moments: four spans of one length.

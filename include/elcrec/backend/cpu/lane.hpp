@@ -971,11 +971,7 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   static void update(const AdamStep& step, const AdamSlot<T>& slot) {
-    const T b1 = static_cast<T>(step.beta1);
-    const T b2 = static_cast<T>(step.beta2);
-    const T rate = static_cast<T>(step.rate / step.correction1);
-    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
-    const T eps = static_cast<T>(step.epsilon);
+    const auto [b1, b2, rate, root, eps] = AdamFactors<T>(step);
     const Index whole = ssize(slot.p) / width * width;
     for (Index i = 0; i < whole; i += width) {
       const V g = simd::load(slot.g.data() + i);

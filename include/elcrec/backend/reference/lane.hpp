@@ -752,11 +752,7 @@ class ReferenceLane {
 
   /// Adam on every element of a slot.
   static void update(const AdamStep& step, const AdamSlot<T>& slot) {
-    const T b1 = static_cast<T>(step.beta1);
-    const T b2 = static_cast<T>(step.beta2);
-    const T rate = static_cast<T>(step.rate / step.correction1);
-    const T root = static_cast<T>(1.0 / std::sqrt(step.correction2));
-    const T eps = static_cast<T>(step.epsilon);
+    const auto [b1, b2, rate, root, eps] = AdamFactors<T>(step);
     for (std::size_t i = 0; i < slot.p.size(); ++i) {
       slot.m[i] = b1 * slot.m[i] + (T(1) - b1) * slot.g[i];
       slot.v[i] = b2 * slot.v[i] + (T(1) - b2) * slot.g[i] * slot.g[i];

@@ -14,23 +14,6 @@
 /// pack of 16 bytes a thread, no shared memory.
 namespace elcrec::cuda {
 
-/// AdamStep with its factors in T, as ReferenceLane takes them.
-template <class T>
-struct AdamFactors {
-  T b1;
-  T b2;
-  T rate;
-  T root;
-  T eps;
-
-  explicit AdamFactors(const AdamStep& step)
-      : b1(static_cast<T>(step.beta1)),
-        b2(static_cast<T>(step.beta2)),
-        rate(static_cast<T>(step.rate / step.correction1)),
-        root(static_cast<T>(1.0 / std::sqrt(step.correction2))),
-        eps(static_cast<T>(step.epsilon)) {}
-};
-
 /// N elements of p, g, m and v that start there.
 template <int N, class T>
 __device__ void adam_pack(const AdamFactors<T>& step, T* p, const T* g, T* m, T* v) {
