@@ -838,7 +838,8 @@ TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
                               .beta2 = 0.999,
                               .epsilon = 1e-8,
                               .correction1 = 1 - std::pow(0.9, t),
-                              .correction2 = 1 - std::pow(0.999, t)};
+                              .correction2 = 1 - std::pow(0.999, t),
+                              .keep = 0.8};
       suite.run([&](auto& lane, auto on) {
         using T = typename std::remove_reference_t<decltype(lane)>::Scalar;
         std::vector<el::AdamSlot<T>> slots;
@@ -846,6 +847,7 @@ TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
         for (const Index size : sizes_of_slots) {
           const el::AdamSlot<T> all{p(on).flat(), g(on).flat(), m(on).flat(), v(on).flat()};
           slots.push_back(all.part(begin, begin + size));
+          slots.back().decays = slots.size() % 2 == 0;
           begin += size;
         }
         lane.adam(step, slots, 0, n / t);  // the second and the third step leave the last elements
@@ -879,8 +881,13 @@ TEST_CASE_TEMPLATE("clear", B, EVERY_BACKEND) {
 
 TEST_CASE_TEMPLATE("adam of some rows leaves the others", B, EVERY_BACKEND) {
   Suite<B> suite;
-  const el::AdamStep step{
-      .rate = 0.01, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 0.001};
+  const el::AdamStep step{.rate = 0.01,
+                          .beta1 = 0.9,
+                          .beta2 = 0.999,
+                          .epsilon = 1e-8,
+                          .correction1 = 0.1,
+                          .correction2 = 0.001,
+                          .keep = 0.8};
   for (const Index d : {1, 7, 64}) {
     auto p = suite.matrix(9, d);
     auto g = suite.matrix(9, d);

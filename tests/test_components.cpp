@@ -766,9 +766,107 @@ TEST_CASE_TEMPLATE("gradients of a softmax with smoothed labels", B, EVERY_BACKE
   for (const auto samples : {el::NextItemSamples::positions, el::NextItemSamples::prefixes}) {
     check_objective<B>("smoothing", el::Pooling::mean, false, [samples](auto& m) {
       m.template objective<el::NextItem>() = {
-          .weight = 0.7, .loss = el::NextItemLoss::softmax, .samples = samples, .smoothing = 0.2};
+          .weight = 0.7, .loss = el::NextItemLoss::softmax, .samples = samples, .labels = {.smoothing = 0.2}};
     });
   }
+}
+
+namespace {
+
+/// A softmax whose encodings are to agree, with the loss that its gradients are of: cross entropies in plain loops
+/// against labels that stay what they were at the first call.
+template <class Partner>
+struct FrozenLabels {
+  using Views = el::TypeList<el::PrefixView, Partner>;
+  static constexpr std::string_view name = "frozen_labels";
+
+  double weight = 0.7;
+  el::SoftmaxLabels labels{.smoothing = 0.15, .agreement = 0.35};
+  std::shared_ptr<std::vector<double>> frozen = std::make_shared<std::vector<double>>();  // (2, N, V)
+
+  void evaluate(auto& step) const {
+    using Step = std::remove_reference_t<decltype(step)>;
+    using Lane = typename Step::Lane;
+    using T = typename Step::Scalar;
+    const auto unused = step.memory().template array<double>(1);
+    el::evaluate_full_softmax<el::PrefixView, Partner>(step, weight, labels, unused.data());
+    const auto& backend = step.backend();
+    const auto& first = step.template encoding<el::PrefixView>();
+    const auto& second = step.template encoding<Partner>();
+    const HostCopy table(backend, step.items());
+    const auto ids = to_host<ItemId>(backend, std::span<const ItemId>(first.tokens.targets));
+    std::vector<double> predicted;  // log p
+    std::vector<ItemId> targets;
+    for (const auto* side : {&first, &second}) {
+      const HostCopy y(backend, side->y);
+      targets.clear();
+      for (const auto t : to_host<std::int32_t>(backend, std::span<const std::int32_t>(side->tokens.target_tokens))) {
+        targets.push_back(side == &first ? ids[static_cast<std::size_t>(t)] : 0);
+        std::vector<double> z;
+        for (Index v = 1; v <= items; ++v) {
+          z.push_back(0);
+          for (Index c = 0; c < hidden; ++c) {
+            z.back() += y(t, c) * table(v, c);
+          }
+        }
+        double sum = 0;
+        for (const double value : z) {
+          sum += std::exp(value);
+        }
+        for (const double value : z) {
+          predicted.push_back(value - std::log(sum));
+        }
+      }
+      if (side == &first) {
+        first_targets_ = targets;
+      }
+    }
+    const std::size_t half = predicted.size() / 2;
+    if (frozen->empty()) {
+      for (std::size_t i = 0; i < predicted.size(); ++i) {
+        const auto item = static_cast<ItemId>(i % static_cast<std::size_t>(items)) + 1;
+        const std::size_t n = i % half / static_cast<std::size_t>(items);
+        const double target = item == first_targets_[n] ? 1 - labels.smoothing - labels.agreement : 0;
+        const double other = std::exp(predicted[(i + half) % predicted.size()]);
+        frozen->push_back(target + labels.smoothing / static_cast<double>(items) + labels.agreement * other);
+      }
+    }
+    const double n = 2 * static_cast<double>(first_targets_.size());
+    const double loss = -std::inner_product(predicted.begin(), predicted.end(), frozen->begin(), 0.0) / n;
+    const auto value = step.memory().template matrix<T>(1, 1);
+    el::test::to_device(backend, {loss}, value);
+    backend.parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(1.0, value, step.loss(*this)); });
+  }
+
+ private:
+  mutable std::vector<ItemId> first_targets_;
+};
+
+template <class B, class Partner>
+void check_agreement() {
+  const auto backend = one_thread<B>();
+  for (const auto padding : both_paddings) {
+    using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NoClusters<B>, FrozenLabels<Partner>>;
+    Model model(backend, items,
+                {backend,
+                 {.hidden = hidden,
+                  .layers = 1,
+                  .heads = 2,
+                  .max_length = max_length,
+                  .dropout = 0.3,
+                  .attention_dropout = 0.3,
+                  .deviation = 0.3}},
+                {}, 1, 0.5);
+    model.padding = padding;
+    check_pass<Model>(model, false, [](Model&) {});
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("gradients of a softmax whose encodings agree", B, EVERY_BACKEND) {
+  check_agreement<B, el::Again<el::PrefixView>>();
+  check_agreement<B, el::TwinView>();
 }
 
 TEST_CASE_TEMPLATE("gradients of twin intents", B, EVERY_BACKEND) {

@@ -94,9 +94,7 @@ class Runner {
     program::TrainedModel model(sized.model, sized.training, backend);
     auto trainer_options = program::trainer_options(run.training, run.model.seed, stop_);
     trainer_options.checkpoint = checkpoint_of(run);
-    elcrec::Trainer trainer(model,
-                            elcrec::Adam{.learning_rate = run.training.learning_rate, .lazy = run.training.lazy_adam},
-                            trainer_options);
+    elcrec::Trainer trainer(model, program::optimizer(run.training), trainer_options);
     Index finished = 0;
     if (std::filesystem::exists(trainer_options.checkpoint)) {
       trainer.resume(trainer_options.checkpoint);

@@ -95,8 +95,7 @@ class Demo {
     print_setting(common_.progress(), split, model);
     {
       const elcrec::StopSignal stop;
-      elcrec::Trainer trainer(model, elcrec::Adam{.learning_rate = setting.run.learning_rate},
-                              trainer_options(setting.run, seed_, stop.requested()));
+      elcrec::Trainer trainer(model, optimizer(setting.run), trainer_options(setting.run, seed_, stop.requested()));
       const auto result = trainer.fit(split, elcrec::console_progress(common_.progress()));
       common_.progress() << end_name(result.end) << " after " << result.epochs << " epochs, the best being "
                          << result.best_epoch << "\n\n";

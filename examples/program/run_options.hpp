@@ -30,6 +30,7 @@ struct RunOptions {
   Index batch_size = 256;
   double learning_rate = 1e-3;
   bool lazy_adam = false;
+  double weight_decay = 0;
   int patience = 40;
   double clip_norm = 0;
   long warmup_steps = 0;
@@ -63,6 +64,7 @@ void visit_options(Options& o, auto&& visitor) {
   visitor("batch_size", o.batch_size, "users in a step");
   visitor("learning_rate", o.learning_rate, "of Adam");
   visitor("lazy_adam", o.lazy_adam, "items without a gradient in a step stay as they are: for large catalogues");
+  visitor("weight_decay", o.weight_decay, "of Adam (as in AdamW), on matrices");
   visitor("patience", o.patience, "epochs without a better validation NDCG@20 before training stops");
   visitor("clip_norm", o.clip_norm, "limit of the joint gradient norm; 0 for none");
   visitor("warmup_steps", o.warmup_steps, "steps over which the learning rate rises to its value");
@@ -71,6 +73,10 @@ void visit_options(Options& o, auto&& visitor) {
   visitor("protocol", o.protocol,
           "items that compete in validation and test: all unseen ones, or as the paper's code ranks");
   visitor("short_histories", o.short_histories, "users of fewer than 4 items, which cannot be split");
+}
+
+[[nodiscard]] inline elcrec::Adam optimizer(const RunOptions& run) {
+  return {.learning_rate = run.learning_rate, .lazy = run.lazy_adam, .weight_decay = run.weight_decay};
 }
 
 [[nodiscard]] inline elcrec::TrainerOptions trainer_options(const RunOptions& run, std::uint64_t seed,

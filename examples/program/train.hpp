@@ -62,8 +62,7 @@ class Train {
     const elcrec::StopSignal stop;
     auto options = trainer_options(plan.run, plan.model.seed, stop.requested());
     options.checkpoint = out_;
-    elcrec::Trainer trainer(model, elcrec::Adam{.learning_rate = plan.run.learning_rate, .lazy = plan.run.lazy_adam},
-                            options);
+    elcrec::Trainer trainer(model, optimizer(plan.run), options);
     if (resume_) {
       trainer.resume(out_);
     }

@@ -24,7 +24,7 @@ enum class PairwiseLoss {
 };
 
 /// One step of Adam (Kingma & Ba, ICLR 2015) with the bias corrections of step t already taken:
-/// p -= rate / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + epsilon).
+/// p = keep * p - rate / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + epsilon).
 struct AdamStep {
   double rate;
   double beta1;
@@ -32,9 +32,10 @@ struct AdamStep {
   double epsilon;
   double correction1;  ///< 1 - beta1^t
   double correction2;  ///< 1 - beta2^t
+  double keep = 1;     ///< 1 - rate * weight decay, of what decays (AdamW: Loshchilov & Hutter, ICLR 2019)
 };
 
-/// The factors of an AdamStep, rounded to T once: p -= rate m / (sqrt(v) root + eps).
+/// The factors of an AdamStep, rounded to T once: p = keep p - rate m / (sqrt(v) root + eps).
 template <class T>
 struct AdamFactors {
   T b1;
@@ -42,13 +43,15 @@ struct AdamFactors {
   T rate;
   T root;
   T eps;
+  T keep;
 
   explicit AdamFactors(const AdamStep& step)
       : b1(static_cast<T>(step.beta1)),
         b2(static_cast<T>(step.beta2)),
         rate(static_cast<T>(step.rate / step.correction1)),
         root(static_cast<T>(1.0 / std::sqrt(step.correction2))),
-        eps(static_cast<T>(step.epsilon)) {}
+        eps(static_cast<T>(step.epsilon)),
+        keep(static_cast<T>(step.keep)) {}
 };
 
 /// One array of parameters beside its gradient and Adam's moments: four spans of one length.
@@ -58,9 +61,10 @@ struct AdamSlot {
   std::span<const T> g;
   std::span<T> m;
   std::span<T> v;
+  bool decays = false;  ///< whether the step's `keep` is meant for it
 
   [[nodiscard]] AdamSlot part(Index first, Index last) const {
-    return {slice(p, first, last), slice(g, first, last), slice(m, first, last), slice(v, first, last)};
+    return {slice(p, first, last), slice(g, first, last), slice(m, first, last), slice(v, first, last), decays};
   }
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/data/views.hpp"
@@ -34,40 +35,63 @@ struct SoftmaxBlocks {
 
 }  // namespace detail
 
+/// What the labels of a full softmax hold besides the target; together less than 1.
+struct SoftmaxLabels {
+  double smoothing = 0;  ///< s: share that is spread over all items
+  double agreement = 0;  ///< a: share of what the sequence's other encoding predicts; needs a second view
+};
+
 /// Cross entropy over all items at every target of view V, averaged and added to *loss; `weight` times its gradients go
 /// to the step. With z = x·Eᵀ, p = softmax(z):
 ///
 ///   L = mean(logsumexp(z) - z_target),   dL/dx = mean (p·E - E_target),   dL/dE = mean (pᵀ·x - onehotᵀ·x)
 ///
-/// With label smoothing s in [0, 1) the target's share is 1 - s and every item's s / V: E_target above is then
+/// With label smoothing s the target's share is 1 - s and every item's s / V: E_target above is then
 /// (1 - s) E_target + s mean(E), and the one of onehot 1 - s, with s / V added everywhere.
+///
+/// With a second view, of sequences with the same targets in the same order (as Again<V>, the same sequences under
+/// other dropout), L is the mean over both, and what one predicts takes part in the other's label, as a constant:
+///
+///   label = (1 - s - a) onehot + s / V + a p',   dL/dx = mean (p - label)·E,   dL/dE = mean (p - label)ᵀ·x
+///
+/// It pulls the two towards each other as R-Drop does (Liang et al., NeurIPS 2021). *loss gets the part that does not
+/// depend on p', divided by its share 1 - a: the cross entropy with smoothing s / (1 - a).
 ///
 /// The queries pass in chunks whose logits take at most 16 MB, on a device 128 MB (of very large tables 32 queries'
 /// logits), in blocks of items: a block is turned to exponentials against its own maximum while it is in a cache, and
 /// once all blocks have told their maxima and sums it is read once more for both gradients. Three products a chunk and
 /// block.
-template <class V, class Step>
-void evaluate_full_softmax(Step& step, double weight, double smoothing, double* loss) {
+template <class V, class... Other, class Step>
+  requires(sizeof...(Other) <= 1)
+void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& labels, double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
   using In = MatrixView<const T>;
   using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
-  auto& input = step.template encoding<V>();
+  const std::array sides = {&step.template encoding<V>(), &step.template encoding<Other>()...};
+  constexpr Index side_count = 1 + sizeof...(Other);
   const In all_items = step.items();
   const auto table = all_items.slice_rows(1, step.model().item_count() + 1);  // without padding and mask id
   const auto dtable = step.all_item_gradients().slice_rows(1, table.rows() + 1);
   const Index d = table.cols();
-  const Index n = input.tokens.target_count;
-  const double mean = 1.0 / static_cast<double>(std::max<Index>(1, n));
+  const Index n = sides[0]->tokens.target_count;
+  const double mean = 1.0 / static_cast<double>(side_count * std::max<Index>(1, n));
+  const double agreement = side_count == 2 ? labels.agreement : 0;
+  const double fixed = 1 - agreement;  // share of the label that is known beforehand
+  const double spread = labels.smoothing / fixed;
   const auto scale = static_cast<T>(weight * mean);
+  const auto fixed_scale = static_cast<T>(weight * mean * fixed);
   const Blocks cut(table.rows());
   const Index tasks = (cut.blocks + cut.blocks_of_task - 1) / cut.blocks_of_task;
+  const Index chunk = cut.chunk / side_count;  // targets at a time, each with a query of every side
 
   // The target's own terms: -E_target at each query, -x at each target.
-  const auto minus_scale = step.memory().template matrix<T>(1, input.tokens.tokens());
-  step.backend().parallel_for(
-      1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(smoothing - 1) * scale); });
-  step.add_item_rows({input.tokens.targets, minus_scale.flat(), input.y});
+  for (const auto* side : sides) {
+    const auto minus_scale = step.memory().template matrix<T>(1, side->tokens.tokens());
+    step.backend().parallel_for(
+        1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(spread - 1) * fixed_scale); });
+    step.add_item_rows({side->tokens.targets, minus_scale.flat(), side->y});
+  }
 
   const auto frame = step.memory().frame();
   const auto memory = [&](Index rows, Index cols) { return step.memory().template matrix<T>(rows, cols); };
@@ -80,19 +104,22 @@ void evaluate_full_softmax(Step& step, double weight, double smoothing, double* 
   const auto factors = memory(cut.blocks, cut.chunk);
   const auto row_loss = memory(1, cut.chunk);
   const auto dx = memory(tasks * cut.chunk, d);
-  const auto targets = step.memory().template array<ItemId>(cut.chunk);
+  const auto targets = step.memory().template array<ItemId>(chunk);
   const auto mean_item = memory(1, d);
   const auto x_sum = memory(1, d);
-  if (smoothing > 0) {
+  if (spread > 0) {
     step.backend().parallel_for(1, [&](Lane& lane, Index) {
       lane.column_mean(table, mean_item);
       lane.fill(x_sum, T(0));
     });
   }
-  for (Index first = 0; first < n; first += cut.chunk) {
-    const Index rows = std::min(cut.chunk, n - first);
-    const auto tokens = slice(input.tokens.target_tokens, first, first + rows);
+  for (Index first = 0; first < n; first += chunk) {
+    const Index count = std::min(chunk, n - first);
+    const Index rows = side_count * count;
+    const auto tokens_of = [&](const auto& side) { return slice(side.tokens.target_tokens, first, first + count); };
+    const auto of_side = [&](auto matrix, Index side) { return matrix.slice_rows(side * count, (side + 1) * count); };
     const auto xr = x.slice_rows(0, rows);
+    const auto target_rows_r = target_rows.slice_rows(0, rows);
     const auto block = [&](Index b) {
       const Index width = std::min(cut.items, table.rows() - b * cut.items);
       return logits.slice_rows(b * cut.chunk, b * cut.chunk + rows).slice_cols(0, width);
@@ -104,15 +131,19 @@ void evaluate_full_softmax(Step& step, double weight, double smoothing, double* 
     const auto dx_of = [&](Index task) { return dx.slice_rows(task * cut.chunk, task * cut.chunk + rows); };
 
     step.backend().parallel_for(1, [&](Lane& lane, Index) {
-      lane.gather_rows(input.y, tokens, xr, Write::replace);
-      lane.gather_ids(input.tokens.targets, tokens, targets);
-      lane.gather_rows(all_items, targets, target_rows.slice_rows(0, rows), Write::replace);
-      if (smoothing > 0) {
-        lane.scale(static_cast<T>(1 - smoothing), target_rows.slice_rows(0, rows));
-        lane.add_row(static_cast<T>(smoothing), mean_item, target_rows.slice_rows(0, rows));
+      const auto ids = slice(targets, 0, count);
+      lane.gather_ids(sides[0]->tokens.targets, tokens_of(*sides[0]), ids);
+      for (Index side = 0; side < side_count; ++side) {
+        const auto& encoding = *sides[static_cast<std::size_t>(side)];
+        lane.gather_rows(encoding.y, tokens_of(encoding), of_side(xr, side), Write::replace);
+        lane.gather_rows(all_items, ids, of_side(target_rows_r, side), Write::replace);
+      }
+      if (spread > 0) {
+        lane.scale(static_cast<T>(1 - spread), target_rows_r);
+        lane.add_row(static_cast<T>(spread), mean_item, target_rows_r);
         lane.add_column_sum(xr, x_sum);
       }
-      lane.row_dots(xr, target_rows.slice_rows(0, rows), at_target.slice_cols(0, rows));
+      lane.row_dots(xr, target_rows_r, at_target.slice_cols(0, rows));
     });
     step.backend().parallel_for(cut.blocks, [&](Lane& lane, Index b) {
       lane.multiply_nt(xr, items_of(table, b), block(b), Write::replace);
@@ -127,23 +158,35 @@ void evaluate_full_softmax(Step& step, double weight, double smoothing, double* 
       const Index begin = task * cut.blocks_of_task;
       for (Index b = begin; b < std::min(cut.blocks, begin + cut.blocks_of_task); ++b) {
         lane.scale_rows(part(factors, b), block(b));
+        if (agreement > 0) {  // p - a p' and p' - a p, in place
+          const auto a = static_cast<T>(agreement);
+          const auto p = of_side(block(b), 0);
+          const auto other = of_side(block(b), 1);
+          lane.add_scaled(-a, other, p);
+          lane.scale(1 - a * a, other);
+          lane.add_scaled(-a, p, other);
+        }
         lane.multiply_tn(block(b), xr, items_of(dtable, b), Write::add);
         lane.multiply_nn(block(b), items_of(table, b), dx_of(task), b == begin ? Write::replace : Write::add);
       }
     });
-    constexpr Index row_grain = 64;
-    step.backend().parallel_blocks(rows, row_grain, [&](Lane& lane, Index r0, Index r1) {
-      const auto total = dx_of(0).slice_rows(r0, r1);
-      for (Index task = 1; task < tasks; ++task) {
-        lane.add_scaled(T(1), dx_of(task).slice_rows(r0, r1), total);
-      }
-      lane.add_scaled(-scale, target_rows.slice_rows(r0, r1), total);
-      lane.scatter_add_rows(total, slice(tokens, r0, r1), input.dy);
-    });
+    for (Index side = 0; side < side_count; ++side) {
+      const auto& encoding = *sides[static_cast<std::size_t>(side)];
+      constexpr Index row_grain = 64;
+      step.backend().parallel_blocks(count, row_grain, [&](Lane& lane, Index r0, Index r1) {
+        const auto part_of = [&](auto matrix) { return of_side(matrix, side).slice_rows(r0, r1); };
+        const auto total = part_of(dx_of(0));
+        for (Index task = 1; task < tasks; ++task) {
+          lane.add_scaled(T(1), part_of(dx_of(task)), total);
+        }
+        lane.add_scaled(-fixed_scale, part_of(target_rows_r), total);
+        lane.scatter_add_rows(total, slice(tokens_of(encoding), r0, r1), encoding.dy);
+      });
+    }
   }
-  if (smoothing > 0) {
-    const T share = static_cast<T>(smoothing / static_cast<double>(table.rows()));
-    step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_row(-scale * share, x_sum, dtable); });
+  if (spread > 0) {
+    const T share = static_cast<T>(spread / static_cast<double>(table.rows()));
+    step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_row(-fixed_scale * share, x_sum, dtable); });
   }
 }
 

@@ -49,7 +49,7 @@ struct NextItemBy {
 
   void evaluate(auto& step) const {
     if constexpr (Loss == NextItemLoss::softmax) {
-      evaluate_full_softmax<V>(step, weight, 0.0, step.loss(*this));
+      evaluate_full_softmax<V>(step, weight, {}, step.loss(*this));
     } else {
       constexpr PairwiseLoss kind = Loss == NextItemLoss::bce ? PairwiseLoss::bce : PairwiseLoss::bpr;
       evaluate_pairwise<V>(step, kind, weight, step.loss(*this));
@@ -67,19 +67,32 @@ enum class NextItemSamples {
   prefixes    ///< every prefix of the input as a sequence of its own, at its last position
 };
 
+/// What a prefix is to agree with in a softmax with SoftmaxLabels::agreement.
+enum class Partner {
+  itself,  ///< the same sequence under other dropout
+  twin     ///< another prefix of the training data with the same target (TwinView)
+};
+
 /// The same, by a loss and on samples that are chosen at run time.
 struct NextItem {
-  using Views = TypeList<InputView, PrefixView>;
+  using Views = TypeList<InputView, PrefixView, Again<InputView>, Again<PrefixView>, TwinView>;
   static constexpr std::string_view name = "next_item";
 
   double weight = 1.0;
   NextItemLoss loss = NextItemLoss::bce;
   NextItemSamples samples = NextItemSamples::positions;
-  double smoothing = 0.0;  ///< of the softmax's labels, in [0, 1)
+  SoftmaxLabels labels{};  ///< of the softmax; sequences are encoded twice for an agreement above 0
+  Partner partner = Partner::itself;
 
   template <class V>
   [[nodiscard]] bool reads() const {
-    return std::is_same_v<V, PrefixView> == (samples == NextItemSamples::prefixes);
+    using Source = typename SourceOf<V>::Type;
+    if constexpr (std::is_same_v<V, TwinView>) {
+      return agrees() && partner == Partner::twin;
+    } else {
+      return std::is_same_v<Source, PrefixView> == (samples == NextItemSamples::prefixes) &&
+             (std::is_same_v<V, Source> || (agrees() && partner == Partner::itself));
+    }
   }
 
   void evaluate(auto& step) const {
@@ -91,6 +104,8 @@ struct NextItem {
   }
 
  private:
+  [[nodiscard]] bool agrees() const { return loss == NextItemLoss::softmax && labels.agreement > 0; }
+
   template <class V>
   void evaluate_on(auto& step) const {
     switch (loss) {
@@ -99,7 +114,13 @@ struct NextItem {
       case NextItemLoss::bpr:
         return evaluate_pairwise<V>(step, PairwiseLoss::bpr, weight, step.loss(*this));
       case NextItemLoss::softmax:
-        return evaluate_full_softmax<V>(step, weight, smoothing, step.loss(*this));
+        if (!agrees()) {
+          return evaluate_full_softmax<V>(step, weight, labels, step.loss(*this));
+        }
+        if (partner == Partner::twin) {
+          return evaluate_full_softmax<V, TwinView>(step, weight, labels, step.loss(*this));
+        }
+        return evaluate_full_softmax<V, Again<V>>(step, weight, labels, step.loss(*this));
     }
   }
 };

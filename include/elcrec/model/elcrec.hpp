@@ -48,8 +48,11 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
     this->padding = o.padding;
     this->pooling = o.pooling;
     this->objectives = {
-        NextItem{
-            .weight = o.next_item_weight, .loss = o.objective, .samples = o.samples, .smoothing = o.label_smoothing},
+        NextItem{.weight = o.next_item_weight,
+                 .loss = o.objective,
+                 .samples = o.samples,
+                 .labels = {.smoothing = o.label_smoothing, .agreement = o.label_agreement},
+                 .partner = o.label_partner},
         SequenceContrast{.weight = o.sequence_weight,
                          .temperature = o.temperature,
                          .prototype = o.prototype,

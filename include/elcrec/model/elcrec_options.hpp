@@ -39,7 +39,9 @@ struct ELCRecOptions {
   NextItemLoss objective = NextItemLoss::bce;
   NextItemSamples samples = NextItemSamples::positions;
   Index prefix_limit = 0;      ///< most prefixes of a user in a step; 0 for all
-  double label_smoothing = 0;  ///< of the softmax objective, in [0, 1)
+  double label_smoothing = 0;  ///< share of the softmax's labels that is spread over all items
+  double label_agreement = 0;  ///< share that another encoding of the sequence predicts; the two together below 1
+  Partner label_partner = Partner::itself;
   double next_item_weight = 1.0;
   double sequence_weight = 0.1;     ///< of ICL at the sequence level
   double intent_weight = 0.1;       ///< of ICL at the intent level
@@ -79,6 +81,9 @@ void visit_options(auto& o, auto&& visitor) {
           "the next item is predicted at all positions of an input, or after each of its prefixes");
   visitor("prefix_limit", o.prefix_limit, "most prefixes of a user in a step, drawn anew each time; 0 for all");
   visitor("label_smoothing", o.label_smoothing, "share of the softmax's labels that is spread over all items");
+  visitor("label_agreement", o.label_agreement,
+          "share of the softmax's labels that is what the same sequence predicts under other dropout (R-Drop)");
+  visitor("label_partner", o.label_partner, "what it is to agree with: itself, or a twin with the same target");
   visitor("next_item_weight", o.next_item_weight, "weight of the next-item loss");
   visitor("sequence_weight", o.sequence_weight, "weight of the sequence-level contrast");
   visitor("intent_weight", o.intent_weight, "weight of the intent-level contrast");
@@ -109,6 +114,8 @@ template <>
 inline constexpr std::array<std::string_view, 2> names_of<NextItemSamples>{"positions", "prefixes"};
 template <>
 inline constexpr std::array<std::string_view, 3> names_of<NextItemLoss>{"bce", "bpr", "softmax"};
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Partner>{"itself", "twin"};
 template <>
 inline constexpr std::array<std::string_view, 2> names_of<Prototype>{"shift", "concat"};
 template <>
@@ -176,8 +183,14 @@ inline void check(const ELCRecOptions& o) {
   require(
       causal || o.samples == NextItemSamples::prefixes,
       "samples: found positions with a filter or bidirectional attention, which see what follows; expected prefixes");
-  require(o.label_smoothing >= 0 && o.label_smoothing < 1, "label_smoothing: found ", o.label_smoothing,
-          ", expected a share in [0, 1)");
+  for (const auto& [name, share] :
+       {std::pair{"label_smoothing", o.label_smoothing}, {"label_agreement", o.label_agreement}}) {
+    require(share >= 0 && share < 1, name, ": found ", share, ", expected a share in [0, 1)");
+  }
+  require(o.label_partner == Partner::itself || o.samples == NextItemSamples::prefixes,
+          "label_partner: found twin with samples = positions, expected prefixes");
+  require(o.label_smoothing + o.label_agreement < 1, "label_smoothing and label_agreement: found ",
+          o.label_smoothing + o.label_agreement, " together, expected less than 1");
   for (const auto& [name, ratio] : {std::pair{"crop", o.crop}, {"mask", o.mask}, {"reorder", o.reorder}}) {
     require(ratio >= 0 && ratio <= 1, name, ": found ", ratio, ", expected a share in [0, 1]");
   }

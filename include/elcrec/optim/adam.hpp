@@ -17,7 +17,8 @@ namespace elcrec {
 template <Backend B>
 class AdamState;
 
-/// Adam as PyTorch defines it (no weight decay, no AMSGrad): rows without a gradient still move by their momentum.
+/// Adam as PyTorch defines it (no AMSGrad): rows without a gradient still move by their momentum. With `weight_decay`
+/// it is AdamW (Loshchilov & Hutter, "Decoupled Weight Decay Regularization", ICLR 2019).
 struct Adam {
   static constexpr std::string_view name = "adam";
   template <class B>
@@ -30,6 +31,9 @@ struct Adam {
   /// Lazy Adam: item rows without a gradient in a step keep their values and moments, so that a step with a sampled
   /// loss costs the same for any number of items. Not the same training: use it where the catalogue is large.
   bool lazy = false;
+  /// Matrices (not biases, nor layer norms) shrink by this times the learning rate in every step; lazy rows in those
+  /// that have a gradient for them.
+  double weight_decay = 0;
 };
 
 /// Moments and step count of Adam for one list of parameters.
@@ -45,6 +49,8 @@ class AdamState {
       require(beta >= 0 && beta < 1, "Adam beta: found ", beta, ", expected a value in [0, 1)");
     }
     require(options.epsilon > 0, "Adam epsilon: found ", options.epsilon, ", expected a positive number");
+    require(options.weight_decay >= 0 && options.weight_decay * options.learning_rate < 1, "weight decay: found ",
+            options.weight_decay, ", expected 0 or more, and less than 1 / learning rate");
     for (const auto& p : parameters) {
       moments_.push_back({p.name, Matrix<B>(backend, 1, p.values.size()), Matrix<B>(backend, 1, p.values.size())});
     }
@@ -55,12 +61,14 @@ class AdamState {
             double rate_factor) {
     ++steps_;
     const auto t = static_cast<double>(steps_);
-    const AdamStep update{.rate = rate_factor * options_.learning_rate,
+    const double rate = rate_factor * options_.learning_rate;
+    const AdamStep update{.rate = rate,
                           .beta1 = options_.beta1,
                           .beta2 = options_.beta2,
                           .epsilon = options_.epsilon,
                           .correction1 = 1 - std::pow(options_.beta1, t),
-                          .correction2 = 1 - std::pow(options_.beta2, t)};
+                          .correction2 = 1 - std::pow(options_.beta2, t),
+                          .keep = 1 - rate * options_.weight_decay};
     dense_.clear();
     Index elements = 0;
     for (std::size_t i = 0; i < parameters.size(); ++i) {
@@ -70,7 +78,7 @@ class AdamState {
         continue;
       }
       dense_.push_back({parameters[i].values.flat(), gradients[i].values.flat(), moments.mean.view().flat(),
-                        moments.square.view().flat()});
+                        moments.square.view().flat(), parameters[i].rank == 2});
       elements += parameters[i].values.size();
     }
     constexpr Index block = Index{1} << 14;

@@ -447,7 +447,7 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   void adam_rows(const AdamStep& step, std::span<const std::int32_t> ids, Out p, In g, Out m, Out v) const {
-    Base::for_each_row_of(ids, [&](auto row) { update(step, {row(p), row(g), row(m), row(v)}); });
+    Base::for_each_row_of(ids, [&](auto row) { update(step, {row(p), row(g), row(m), row(v), true}); });
   }
 
   // ---- ranking --------------------------------------------------------------------------------------------------
@@ -971,7 +971,8 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   static void update(const AdamStep& step, const AdamSlot<T>& slot) {
-    const auto [b1, b2, rate, root, eps] = AdamFactors<T>(step);
+    const auto [b1, b2, rate, root, eps, kept] = AdamFactors<T>(step);
+    const T keep = slot.decays ? kept : T(1);
     const Index whole = ssize(slot.p) / width * width;
     for (Index i = 0; i < whole; i += width) {
       const V g = simd::load(slot.g.data() + i);
@@ -979,7 +980,7 @@ class CpuLane : public ReferenceLane<T> {
       const V v = b2 * simd::load(slot.v.data() + i) + (T(1) - b2) * g * g;
       simd::store<T>(slot.m.data() + i, m);
       simd::store<T>(slot.v.data() + i, v);
-      simd::store<T>(slot.p.data() + i, simd::load(slot.p.data() + i) - rate * m / (simd::sqrt(v) * root + eps));
+      simd::store<T>(slot.p.data() + i, keep * simd::load(slot.p.data() + i) - rate * m / (simd::sqrt(v) * root + eps));
     }
     Base::update(step, slot.part(whole, ssize(slot.p)));
   }

@@ -642,9 +642,9 @@ class ReferenceLane {
     for_each_part(slots, first, last, [&](const AdamSlot<T>& part) { update(step, part); });
   }
 
-  /// adam on the given rows of tables (V, D): values, gradient, moments.
+  /// adam on the given rows of tables (V, D): values, which decay, gradient, moments.
   void adam_rows(const AdamStep& step, std::span<const std::int32_t> ids, Out p, In g, Out m, Out v) const {
-    for_each_row_of(ids, [&](auto row) { update(step, {row(p), row(g), row(m), row(v)}); });
+    for_each_row_of(ids, [&](auto row) { update(step, {row(p), row(g), row(m), row(v), true}); });
   }
 
   // ---- ranking --------------------------------------------------------------------------------------------------
@@ -752,11 +752,12 @@ class ReferenceLane {
 
   /// Adam on every element of a slot.
   static void update(const AdamStep& step, const AdamSlot<T>& slot) {
-    const auto [b1, b2, rate, root, eps] = AdamFactors<T>(step);
+    const auto [b1, b2, rate, root, eps, kept] = AdamFactors<T>(step);
+    const T keep = slot.decays ? kept : T(1);
     for (std::size_t i = 0; i < slot.p.size(); ++i) {
       slot.m[i] = b1 * slot.m[i] + (T(1) - b1) * slot.g[i];
       slot.v[i] = b2 * slot.v[i] + (T(1) - b2) * slot.g[i] * slot.g[i];
-      slot.p[i] -= rate * slot.m[i] / (std::sqrt(slot.v[i]) * root + eps);
+      slot.p[i] = keep * slot.p[i] - rate * slot.m[i] / (std::sqrt(slot.v[i]) * root + eps);
     }
   }
 

@@ -16,16 +16,17 @@ namespace elcrec::cuda {
 
 /// N elements of p, g, m and v that start there.
 template <int N, class T>
-__device__ void adam_pack(const AdamFactors<T>& step, T* p, const T* g, T* m, T* v) {
+__device__ void adam_pack(const AdamFactors<T>& step, bool decays, T* p, const T* g, T* m, T* v) {
   const auto load = [](const T* from) { return load_pack<N>(from); };
   auto value = load(p);
   auto mean = load(m);
   auto square = load(v);
   const auto gradient = load(g);
+  const T keep = decays ? step.keep : T(1);
   for (int i = 0; i < N; ++i) {
     mean[i] = step.b1 * mean[i] + (T(1) - step.b1) * gradient[i];
     square[i] = step.b2 * square[i] + (T(1) - step.b2) * gradient[i] * gradient[i];
-    value[i] -= step.rate * mean[i] / (std::sqrt(square[i]) * step.root + step.eps);
+    value[i] = keep * value[i] - step.rate * mean[i] / (std::sqrt(square[i]) * step.root + step.eps);
   }
   store_pack<N>(p, value);
   store_pack<N>(m, mean);
@@ -42,6 +43,7 @@ struct AdamArray {
   T* m;
   T* v;
   Index count;
+  bool decays;
 
   [[nodiscard]] constexpr Index size() const { return count; }
   [[nodiscard]] bool has_packs() const {
@@ -56,7 +58,7 @@ struct AdamOfArrays {
 
   template <int N>
   __device__ void operator()(const AdamArray<T>& array, Index i) const {
-    adam_pack<N>(step, array.p + i, array.g + i, array.m + i, array.v + i);
+    adam_pack<N>(step, array.decays, array.p + i, array.g + i, array.m + i, array.v + i);
   }
 };
 
@@ -67,7 +69,7 @@ void adam(const Stream& stream, const AdamStep& step, std::span<const AdamSlot<T
   using Update = detail::AdamOfArrays<T>;
   ArraysLauncher<T, detail::AdamArray<T>, Update> launcher(stream, Update{AdamFactors<T>(step)});
   for_each_part(slots, first, last, [&](const AdamSlot<T>& part) {
-    launcher.add({part.p.data(), part.g.data(), part.m.data(), part.v.data(), ssize(part.p)});
+    launcher.add({part.p.data(), part.g.data(), part.m.data(), part.v.data(), ssize(part.p), part.decays});
   });
   launcher.flush();
 }
@@ -87,7 +89,7 @@ struct AdamRowsKernel {
     for_each_cell(rows, p.cols() / N, [this](Index r, Index pack) {
       const Index row = ids[r];
       const auto at = [&](auto table) { return table.row(row) + pack * N; };
-      adam_pack<N>(step, at(p), at(g), at(m), at(v));
+      adam_pack<N>(step, true, at(p), at(g), at(m), at(v));
     });
   }
 };
