@@ -96,6 +96,33 @@ TEST_CASE("one, two and three threads give the same bits") {
   }
 }
 
+TEST_CASE("weight decay shrinks matrices and leaves vectors") {
+  const el::Cpu backend({.threads = 1});
+  const auto list = [&](auto& matrix, auto& vector) {
+    return std::vector<el::Parameter<float>>{{"matrix", matrix.view(), 2}, {"vector", vector.view(), 1}};
+  };
+  el::Matrix<el::Cpu> matrix(backend, 3, 7);
+  el::Matrix<el::Cpu> vector(backend, 1, 7);
+  el::Matrix<el::Cpu> no_gradient(backend, 3, 7);
+  el::Matrix<el::Cpu> no_vector_gradient(backend, 1, 7);
+  std::ranges::fill(matrix.view().flat(), 2.0F);
+  std::ranges::fill(vector.view().flat(), 2.0F);
+  const auto parameters = list(matrix, vector);
+  el::Adam::State<el::Cpu> adam(el::Adam{.learning_rate = 0.5, .weight_decay = 0.1}, backend, parameters);
+  adam.step(backend, parameters, list(no_gradient, no_vector_gradient), 0.5);
+  for (const float p : matrix.view().flat()) {
+    CHECK(p == doctest::Approx(2 * (1 - 0.5 * 0.5 * 0.1)));
+  }
+  for (const float p : vector.view().flat()) {
+    CHECK(p == 2.0F);
+  }
+  for (const double wrong : {-0.1, 2.0}) {
+    CHECK_THROWS_AS(
+        (el::Adam::State<el::Cpu>(el::Adam{.learning_rate = 0.5, .weight_decay = wrong}, backend, parameters)),
+        el::ArgumentError);
+  }
+}
+
 TEST_CASE("lazy Adam moves the items of a step and no other") {
   const auto split = small_split();
   using Model = el::ELCRec<el::Cpu>;
