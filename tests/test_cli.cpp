@@ -351,11 +351,13 @@ TEST_CASE("without a preset the best composition is trained, and with an ablatio
   auto values = metadata({"--epochs", "2", "--intents", "4"});
   CHECK(values["objective"] == "softmax");
   CHECK(values["samples"] == "prefixes");
-  CHECK(values["filter_share"] == "0.7");
-  CHECK(values["twin_intent_weight"] == "0.1");
+  CHECK(values["filter_share"] == "0.9");
+  CHECK(values["label_agreement"] == "0.3");
   CHECK(values["pooling"] == "last");
   CHECK(values["run.schedule"] == "cosine");
   CHECK(values["run.epochs"] == "2");
+  CHECK(values["run.weight_decay"] == "0.5");
+  CHECK(values["run.k_means_end"] == "true");
   // It goes on as it was, and its intents can be asked for.
   values = metadata_after(program, {"train", "--data", "data.txt", "--out", "model.safetensors", "--resume", "--epochs",
                                     "3", "--threads", "1"});

@@ -605,7 +605,7 @@ template <class B>
 using EveryObjective =
     el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
                         el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::NextItem, el::SequenceContrast,
-                        el::ClusterLoss, el::IntentContrast, el::TwinIntent>;
+                        el::ClusterLoss, el::IntentContrast>;
 
 template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
@@ -646,9 +646,6 @@ el::StepBatches<Model> random_batches(el::Padding padding) {
   };
   if constexpr (Sources::template contains<el::PrefixView>) {
     add_prefixes(batches.template of<el::PrefixView>(), {{3}, {3, 7}, {3, 7, 1, 9, 2, 4, 4}, {5, 5}});
-  }
-  if constexpr (Sources::template contains<el::TwinView>) {
-    add_prefixes(batches.template of<el::TwinView>(), {{2, 1, 1}, {3}, {8, 8}, {4}});
   }
   if constexpr (Sources::template contains<el::AugmentedPair<>>) {
     auto& pair = batches.template of<el::AugmentedPair<>>();
@@ -866,12 +863,6 @@ void check_agreement() {
 
 TEST_CASE_TEMPLATE("gradients of a softmax whose encodings agree", B, EVERY_BACKEND) {
   check_agreement<B, el::Again<el::PrefixView>>();
-  check_agreement<B, el::TwinView>();
-}
-
-TEST_CASE_TEMPLATE("gradients of twin intents", B, EVERY_BACKEND) {
-  check_objective<B>("twin intents", el::Pooling::mean, true,
-                     [](auto& m) { m.template objective<el::TwinIntent>() = {.weight = 0.8, .temperature = 0.7}; });
 }
 
 TEST_CASE_TEMPLATE("gradients of sequence contrast", B, EVERY_BACKEND) {

@@ -593,65 +593,6 @@ TEST_CASE("prefix view: each prefix is a sequence, what follows it the target of
   }
 }
 
-TEST_CASE("prefix view: of long histories as many prefixes as the limit, each as likely") {
-  std::istringstream text("1 1 2 3 4 5 6 7\n2 1 2 3 8\n");  // 4 prefixes and 1
-  const auto split = el::leave_one_out(el::read_sequences(text, "text"));
-  const el::UniformNegativeSampler negatives(split.dataset());
-  const std::vector<el::Index> users{0, 1};
-  std::map<el::Index, int> seen;
-  constexpr int steps = 2000;
-  for (std::uint32_t step = 0; step < steps; ++step) {
-    el::TokenBatch batch;
-    batch.start(20, el::Padding::masked);
-    el::PrefixView{.limit = 2}.build({&split, &negatives, 3, step}, users, batch);
-    const auto view = batch.view();
-    REQUIRE(view.sequences() == 3);
-    CHECK(view.length(0) != view.length(1));
-    CHECK(view.length(2) == 1);
-    ++seen[view.length(0)];
-    ++seen[view.length(1)];
-  }
-  REQUIRE(seen.size() == 4);
-  for (const auto& [length, count] : seen) {
-    CHECK(std::abs(count - steps / 2) < 5 * std::sqrt(steps / 4.0));
-  }
-  el::TokenBatch batch;
-  batch.start(20, el::Padding::masked);
-  CHECK_THROWS_WITH_AS(el::PrefixView{.limit = -1}.build({&split, &negatives, 3, 0}, users, batch),
-                       "prefixes of a user in a step: found -1, expected 0 (all) or more", el::ArgumentError);
-}
-
-TEST_CASE("twin view: another prefix with the same target, each as likely") {
-  // Item 9 follows in training: user 1 after (1), user 2 after (2, 3), user 3 after (4); item 3 follows (2) alone.
-  std::istringstream text("1 1 9 5 6\n2 2 3 9 7 8\n3 4 9 1 2\n");
-  const auto split = el::leave_one_out(el::read_sequences(text, "text"));
-  std::vector<std::pair<int, int>> found;
-  for (const el::Place& place : split.places_before(9)) {
-    found.emplace_back(place.user, place.length);
-  }
-  CHECK(found == std::vector<std::pair<int, int>>{{0, 1}, {1, 2}, {2, 1}});
-  CHECK(split.places_before(8).empty());  // held out
-  const el::UniformNegativeSampler negatives(split.dataset());
-  const std::vector<el::Index> users{1, 0};
-  std::map<el::ItemId, int> last_items;
-  constexpr int steps = 1000;
-  for (std::uint32_t step = 0; step < steps; ++step) {
-    el::TokenBatch batch;
-    batch.start(5, el::Padding::masked);
-    el::TwinView{}.build({&split, &negatives, 3, step}, users, batch);
-    const auto view = batch.view();
-    REQUIRE(view.sequences() == 3);
-    CHECK(view.item(0) == 2);  // no other prefix has target 3: itself
-    CHECK(view.length(0) == 1);
-    CHECK(view.length(1) == 1);  // of user 1 or 3
-    ++last_items[view.item(view.end(1) - 1)];
-    CHECK(view.targets[static_cast<std::size_t>(view.end(2) - 1)] == 9);
-    CHECK(view.item(view.end(2) - 1) != 1);  // user 1's twin is not itself
-  }
-  REQUIRE(last_items.size() == 2);
-  CHECK(std::abs(last_items[1] - last_items[4]) < 5 * std::sqrt(steps));
-}
-
 TEST_CASE("synthetic: sizes, lengths, and every item in one intent") {
   const el::SyntheticOptions options;
   const el::SyntheticData s = el::make_synthetic(options);

@@ -275,6 +275,54 @@ TEST_CASE("training stops early and keeps the best weights") {
   CHECK(el::evaluate(model, split, el::Split::valid).ndcg(20) == result.best_ndcg);
 }
 
+TEST_CASE("centers found after training leave all else as it was, in the model, on disk and on resumption") {
+  const TemporaryFolder folder;
+  const auto split = small_split();
+  auto options = small_options(split);
+  options.sequence_weight = options.intent_weight = options.trade_off = 0;
+  const auto trained = [&](bool k_means_end, Index epochs, Index more_epochs) {
+    el::ELCRec<el::Cpu> model(options, el::Cpu({.threads = 2}));
+    auto run = small_run(epochs);
+    run.k_means_start = false;
+    run.k_means_end = k_means_end;
+    run.checkpoint = folder.path / "model.safetensors";
+    el::Trainer(model, el::Adam{}, run).fit(split);
+    if (more_epochs > 0) {
+      run.epochs = more_epochs;
+      el::Trainer again(model, el::Adam{}, run);
+      again.resume(run.checkpoint);
+      again.fit(split);
+    }
+    CHECK(weights(el::load_elcrec<el::Cpu>(run.checkpoint).model) == weights(model));
+    return model;
+  };
+  const auto but_centers = [](const auto& model) {
+    std::vector<float> all;
+    for (const auto& p : el::parameters(model)) {
+      if (p.values.data() != model.clusters.centers().data()) {
+        all.insert(all.end(), p.values.flat().begin(), p.values.flat().end());
+      }
+    }
+    return all;
+  };
+  const auto with = trained(true, 3, 0);
+  const auto without = trained(false, 3, 0);
+  CHECK(but_centers(with) == but_centers(without));
+  CHECK(weights(with) != weights(without));
+  CHECK(weights(trained(true, 1, 3)) == weights(with));
+  // Every user is nearer to a center than in a model whose centers are random.
+  const auto distance = [&](const auto& model) {
+    const el::Recommender recommender(model);
+    auto scratch = recommender.make_scratch();
+    double sum = 0;
+    for (Index user = 0; user < split.user_count(); ++user) {
+      sum += recommender.intent(split.input(user, el::Split::train), scratch).distance;
+    }
+    return sum / static_cast<double>(split.user_count());
+  };
+  CHECK(distance(with) < 0.8 * distance(without));
+}
+
 TEST_CASE("a loss that is not finite ends training and leaves the last good checkpoint") {
   const TemporaryFolder folder;
   const auto split = small_split();

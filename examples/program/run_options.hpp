@@ -36,6 +36,7 @@ struct RunOptions {
   long warmup_steps = 0;
   elcrec::Schedule::Shape schedule = elcrec::Schedule::Shape::constant;
   bool k_means = true;
+  bool k_means_end = false;
   elcrec::Protocol protocol = elcrec::Protocol::strict;
   elcrec::ShortHistories short_histories = elcrec::ShortHistories::reject;
 };
@@ -48,7 +49,9 @@ struct RunOptions {
     run.learning_rate = 2e-3;
     run.patience = 40;  // none: the cosine is to come to its end
     run.schedule = elcrec::Schedule::Shape::cosine;
+    run.weight_decay = 0.5;
     run.k_means = false;
+    run.k_means_end = true;
   }
   return run;
 }
@@ -70,6 +73,7 @@ void visit_options(Options& o, auto&& visitor) {
   visitor("warmup_steps", o.warmup_steps, "steps over which the learning rate rises to its value");
   visitor("schedule", o.schedule, "learning rate after that");
   visitor("k_means", o.k_means, "centers start from k-means over the users; otherwise at random");
+  visitor("k_means_end", o.k_means_end, "centers are set by k-means after training: where no loss trains them");
   visitor("protocol", o.protocol,
           "items that compete in validation and test: all unseen ones, or as the paper's code ranks");
   visitor("short_histories", o.short_histories, "users of fewer than 4 items, which cannot be split");
@@ -86,6 +90,7 @@ void visit_options(Options& o, auto&& visitor) {
           .patience = run.patience,
           .seed = seed,
           .k_means_start = run.k_means,
+          .k_means_end = run.k_means_end,
           .clip_norm = run.clip_norm,
           .schedule = {.shape = run.schedule, .warmup_steps = run.warmup_steps},
           .validation = {.protocol = run.protocol},

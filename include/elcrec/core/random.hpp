@@ -120,8 +120,6 @@ enum class RandomTensor : std::uint32_t {
   k_means = 5,
   synthetic = 6,
   bootstrap = 7,
-  prefixes = 8,
-  twins = 9,
   dropout = 0x1000,  // + 0x100 * view + dropout site in the encoder
 };
 

@@ -3,7 +3,6 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
-#include <mutex>
 #include <span>
 #include <utility>
 #include <vector>
@@ -12,7 +11,6 @@
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
-#include "elcrec/data/target_index.hpp"
 
 namespace elcrec {
 
@@ -57,14 +55,6 @@ class LeaveOneOut {
     return all[position(all, split)];
   }
 
-  /// The places in the training inputs that `item` follows. The index is made at the first call and shared with copies.
-  [[nodiscard]] std::span<const Place> places_before(ItemId item) const {
-    std::call_once(targets_->made, [this] {
-      targets_->index = TargetIndex(user_count(), item_count(), [this](Index user) { return targets(user); });
-    });
-    return targets_->index.places(item);
-  }
-
   /// Everything of the user, held-out items included.
   [[nodiscard]] std::span<const ItemId> items(Index user) const { return data_->history(user); }
 
@@ -76,13 +66,7 @@ class LeaveOneOut {
     return all.size() - 3 + static_cast<std::size_t>(split);
   }
 
-  struct LazyTargets {
-    std::once_flag made;
-    TargetIndex index;
-  };
-
   std::shared_ptr<const SequenceDataset> data_;
-  std::shared_ptr<LazyTargets> targets_ = std::make_shared<LazyTargets>();
 };
 
 /// Splits a data set. With `drop`, users of fewer than 4 items are left out and the others renumbered (names stay; so

@@ -2,7 +2,6 @@
 
 #include <concepts>
 #include <cstdint>
-#include <numeric>
 #include <span>
 #include <type_traits>
 #include <vector>
@@ -52,69 +51,24 @@ struct InputView {
   }
 };
 
-/// Prefixes of the training input of each user as sequences of their own, each with what follows it as the target of
-/// its last token, and a sampled negative beside it. The targets are those of InputView, one a sequence; an encoder may
-/// look at the whole of it, so it need not be causal. All prefixes of a user are in a batch, or `limit` of them, drawn
-/// anew each step: then long histories cost no more than others, and weigh less.
+/// Every prefix of the training input of each user as a sequence of its own, with what follows it as the target of its
+/// last token, and a sampled negative beside it. The targets are those of InputView, one a sequence; an encoder may
+/// look at the whole of it, so it need not be causal.
 struct PrefixView {
-  Index limit = 0;  ///< most prefixes of a user in a step; 0 for all
-
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
     std::vector<ItemId> targets;
     std::vector<ItemId> negatives;
-    for_each_user(source, users, [&](std::size_t n, std::span<const Index> lengths) {
-      auto random = source.random(RandomTensor::negatives, n);
-      for (const Index length : lengths) {
-        const auto at = static_cast<std::size_t>(length);
-        targets.assign(at, padding_item);
-        negatives.assign(at, padding_item);
-        targets.back() = source.split->targets(users[n])[at - 1];
-        negatives.back() = (*source.negatives)(users[n], random);
-        batch.add(source.split->input(users[n], Split::train).first(at), targets, negatives);
-      }
-    });
-  }
-
-  /// f(n, lengths): the prefixes of the n-th user that are drawn in this step.
-  void for_each_user(const BatchSource& source, std::span<const Index> users, auto f) const {
-    require(limit >= 0, "prefixes of a user in a step: found ", limit, ", expected 0 (all) or more");
-    std::vector<Index> lengths;
     for (std::size_t n = 0; n < users.size(); ++n) {
-      lengths.resize(source.split->targets(users[n]).size());
-      std::iota(lengths.begin(), lengths.end(), Index{1});
-      if (limit > 0 && limit < static_cast<Index>(lengths.size())) {
-        auto random = source.random(RandomTensor::prefixes, n);
-        random.shuffle(std::span(lengths));
-        lengths.resize(static_cast<std::size_t>(limit));
+      auto random = source.random(RandomTensor::negatives, n);
+      const auto input = source.split->input(users[n], Split::train);
+      for (std::size_t length = 1; length <= input.size(); ++length) {
+        targets.assign(length, padding_item);
+        negatives.assign(length, padding_item);
+        targets.back() = source.split->targets(users[n])[length - 1];
+        negatives.back() = (*source.negatives)(users[n], random);
+        batch.add(input.first(length), targets, negatives);
       }
-      f(n, std::span<const Index>(lengths));
     }
-  }
-};
-
-/// For each sequence of PrefixView, in its order, another prefix of the training data with the same target, drawn at
-/// random among all; the sequence itself where it is the only one. Who is about to want the same has an intent in
-/// common (ICSRec, Qin et al., WSDM 2024).
-struct TwinView {
-  PrefixView prefixes;  ///< as the model's PrefixView is set
-
-  void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
-    std::vector<ItemId> targets;
-    prefixes.for_each_user(source, users, [&](std::size_t n, std::span<const Index> lengths) {
-      auto random = source.random(RandomTensor::twins, n);
-      for (const Index length : lengths) {
-        const ItemId target = source.split->targets(users[n])[static_cast<std::size_t>(length) - 1];
-        const auto places = source.split->places_before(target);
-        const auto itself = [&](const Place& place) { return place.user == users[n] && place.length == length; };
-        Place twin{};
-        do {
-          twin = places[random.below(static_cast<std::uint32_t>(places.size()))];
-        } while (places.size() > 1 && itself(twin));
-        targets.assign(static_cast<std::size_t>(twin.length), padding_item);
-        targets.back() = target;
-        batch.add(source.split->input(twin.user, Split::train).first(targets.size()), targets);
-      }
-    });
   }
 };
 

@@ -67,32 +67,21 @@ enum class NextItemSamples {
   prefixes    ///< every prefix of the input as a sequence of its own, at its last position
 };
 
-/// What a prefix is to agree with in a softmax with SoftmaxLabels::agreement.
-enum class Partner {
-  itself,  ///< the same sequence under other dropout
-  twin     ///< another prefix of the training data with the same target (TwinView)
-};
-
 /// The same, by a loss and on samples that are chosen at run time.
 struct NextItem {
-  using Views = TypeList<InputView, PrefixView, Again<InputView>, Again<PrefixView>, TwinView>;
+  using Views = TypeList<InputView, PrefixView, Again<InputView>, Again<PrefixView>>;
   static constexpr std::string_view name = "next_item";
 
   double weight = 1.0;
   NextItemLoss loss = NextItemLoss::bce;
   NextItemSamples samples = NextItemSamples::positions;
   SoftmaxLabels labels{};  ///< of the softmax; sequences are encoded twice for an agreement above 0
-  Partner partner = Partner::itself;
 
   template <class V>
   [[nodiscard]] bool reads() const {
     using Source = typename SourceOf<V>::Type;
-    if constexpr (std::is_same_v<V, TwinView>) {
-      return agrees() && partner == Partner::twin;
-    } else {
-      return std::is_same_v<Source, PrefixView> == (samples == NextItemSamples::prefixes) &&
-             (std::is_same_v<V, Source> || (agrees() && partner == Partner::itself));
-    }
+    return std::is_same_v<Source, PrefixView> == (samples == NextItemSamples::prefixes) &&
+           (std::is_same_v<V, Source> || agrees());
   }
 
   void evaluate(auto& step) const {
@@ -114,13 +103,8 @@ struct NextItem {
       case NextItemLoss::bpr:
         return evaluate_pairwise<V>(step, PairwiseLoss::bpr, weight, step.loss(*this));
       case NextItemLoss::softmax:
-        if (!agrees()) {
-          return evaluate_full_softmax<V>(step, weight, labels, step.loss(*this));
-        }
-        if (partner == Partner::twin) {
-          return evaluate_full_softmax<V, TwinView>(step, weight, labels, step.loss(*this));
-        }
-        return evaluate_full_softmax<V, Again<V>>(step, weight, labels, step.loss(*this));
+        return agrees() ? evaluate_full_softmax<V, Again<V>>(step, weight, labels, step.loss(*this))
+                        : evaluate_full_softmax<V>(step, weight, labels, step.loss(*this));
     }
   }
 };

@@ -9,7 +9,6 @@
 #include "elcrec/loss/cluster_loss.hpp"
 #include "elcrec/loss/intent_contrastive.hpp"
 #include "elcrec/loss/next_item.hpp"
-#include "elcrec/loss/twin_intent.hpp"
 #include "elcrec/model/elcrec_options.hpp"
 #include "elcrec/model/sequential_model.hpp"
 
@@ -22,10 +21,10 @@ namespace elcrec {
 /// attention, contrast of prefixes with the intents of others that have the same target.
 template <Backend B, Index Hidden = Dynamic, Index Intents = Dynamic>
 class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                                      SequenceContrast, ClusterLoss, IntentContrast, TwinIntent> {
+                                      SequenceContrast, ClusterLoss, IntentContrast> {
  public:
   using Base = SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                               SequenceContrast, ClusterLoss, IntentContrast, TwinIntent>;
+                               SequenceContrast, ClusterLoss, IntentContrast>;
 
   explicit ELCRec(const ELCRecOptions& o, const B& backend = B())
       : Base(backend, o.items,
@@ -51,8 +50,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
         NextItem{.weight = o.next_item_weight,
                  .loss = o.objective,
                  .samples = o.samples,
-                 .labels = {.smoothing = o.label_smoothing, .agreement = o.label_agreement},
-                 .partner = o.label_partner},
+                 .labels = {.smoothing = o.label_smoothing, .agreement = o.label_agreement}},
         SequenceContrast{.weight = o.sequence_weight,
                          .temperature = o.temperature,
                          .prototype = o.prototype,
@@ -63,10 +61,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                        .temperature = o.temperature,
                        .pooling = o.pooling,
                        .mask_false_negatives = o.mask_false_negatives,
-                       .share_views = o.share_views},
-        TwinIntent{.weight = o.twin_intent_weight, .temperature = o.twin_temperature}};
-    this->template view<PrefixView>().limit = o.prefix_limit;
-    this->template view<TwinView>().prefixes.limit = o.prefix_limit;
+                       .share_views = o.share_views}};
     this->template view<AugmentedPair<>>().augmentation =
         CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});
   }

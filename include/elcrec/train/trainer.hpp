@@ -36,6 +36,7 @@ struct TrainerOptions {
   int metric_cutoff = 20;  ///< k of that NDCG
   std::uint64_t seed = 0;
   bool k_means_start = true;  ///< centers start from k-means over the users' pooled encodings
+  bool k_means_end = false;   ///< centers are set by it after training: for objectives that leave them alone
   KMeansOptions k_means{};
   double clip_norm = 0;  ///< limit of the joint gradient norm; 0 for none
   Schedule schedule{};
@@ -133,12 +134,15 @@ class Trainer {
 
   /// Trains until an end of FitResult; calls each callback(EpochReport) after every epoch. Throws DivergenceError when
   /// a loss is not finite: the model then holds the best weights so far, and the checkpoint on disk is the last good
-  /// one.
+  /// one. Throws ArgumentError if k-means is to find more centers than there are users.
   template <std::invocable<const EpochReport&>... Callbacks>
   FitResult fit(const LeaveOneOut& split, Callbacks&&... callbacks) {
     require(split.item_count() <= model_.item_count(), "training: found data with ", split.item_count(),
             " items, expected at most the model's ", model_.item_count());
-    start_centers(split);
+    check_centers(split);
+    if (!std::exchange(centers_started_, true) && options_.k_means_start) {
+      find_centers(split);
+    }
     const UniformNegativeSampler negatives(split.dataset());
     FitResult::End end = FitResult::End::epochs_done;
     while (progress_.epoch < options_.epochs) {
@@ -158,7 +162,7 @@ class Trainer {
       (callbacks(report), ...);
     }
     if (end != FitResult::End::interrupted) {
-      restore(best_);
+      end_with_best(split);
     }
     return {end, progress_.epoch, progress_.best_epoch, progress_.best_ndcg};
   }
@@ -241,15 +245,33 @@ class Trainer {
     }
   }
 
-  void start_centers(const LeaveOneOut& split) {
+  void check_centers(const LeaveOneOut& split) const {
     if constexpr (Model::has_clusters) {
-      if (std::exchange(centers_started_, true) || !options_.k_means_start) {
-        return;
-      }
+      require((!options_.k_means_start && !options_.k_means_end) || model_.clusters.count() <= split.user_count(),
+              "intents: found K = ", model_.clusters.count(), " for ", split.user_count(),
+              " users, expected at most one for each user");
+    }
+  }
+
+  /// The best weights go into the model, with centers of their own if these come last.
+  void end_with_best(const LeaveOneOut& split) {
+    Weights last;
+    snapshot(last);
+    restore(best_);
+    if (options_.k_means_end) {
+      find_centers(split);
+      snapshot(best_);
+      restore(last);  // what a resumption with more epochs goes on from
+      save(split);
+      restore(best_);
+    }
+  }
+
+  /// Centers by k-means over the users' pooled encodings.
+  void find_centers(const LeaveOneOut& split) {
+    if constexpr (Model::has_clusters) {
       const Index n = split.user_count();
       auto& clusters = model_.clusters;
-      require(clusters.count() <= n, "intents: found K = ", clusters.count(), " for ", n,
-              " users, expected at most one for each user");
       Matrix<Backend> users(model_.backend(), n, clusters.hidden());
       const Index block = model_.backend().encoded_sequences();
       model_.backend().parallel_for((n + block - 1) / block, [&](Lane& lane, Index b) {
