@@ -35,7 +35,7 @@ struct SoftmaxBlocks {
 
 }  // namespace detail
 
-/// What the labels of a full softmax hold besides the target; together less than 1.
+/// What the labels of a full softmax hold besides the target: shares of 0 or more, together less than 1.
 struct SoftmaxLabels {
   double smoothing = 0;  ///< s: share that is spread over all items
   double agreement = 0;  ///< a: share of what the sequence's other encoding predicts; needs a second view
@@ -54,8 +54,9 @@ struct SoftmaxLabels {
 ///
 ///   label = (1 - s - a) onehot + s / V + a p',   dL/dx = mean (p - label)·E,   dL/dE = mean (p - label)ᵀ·x
 ///
-/// It pulls the two towards each other as R-Drop does (Liang et al., NeurIPS 2021). *loss gets the part that does not
-/// depend on p', divided by its share 1 - a: the cross entropy with smoothing s / (1 - a).
+/// It pulls the two towards each other as R-Drop does (Liang et al., "R-Drop: Regularized Dropout for Neural Networks",
+/// NeurIPS 2021). *loss gets the part that does not depend on p', divided by its share 1 - a: the cross entropy with
+/// smoothing s / (1 - a). Throws ArgumentError for shares out of their range.
 ///
 /// The queries pass in chunks whose logits take at most 16 MB, on a device 128 MB (of very large tables 32 queries'
 /// logits), in blocks of items: a block is turned to exponentials against its own maximum while it is in a cache, and
@@ -68,6 +69,9 @@ void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& label
   using Lane = typename Step::Lane;
   using In = MatrixView<const T>;
   using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
+  require(labels.smoothing >= 0 && labels.agreement >= 0 && labels.smoothing + labels.agreement < 1,
+          "softmax labels: found shares ", labels.smoothing, " (smoothing) and ", labels.agreement,
+          " (agreement), expected 0 or more, together less than 1");
   const std::array sides = {&step.template encoding<V>(), &step.template encoding<Other>()...};
   constexpr Index side_count = 1 + sizeof...(Other);
   const In all_items = step.items();

@@ -165,7 +165,8 @@ inline void score_groups(const ItemIndex<T>& index, const typename ItemIndex<T>:
       }
     }
     for (int u = 0; u < Users; ++u) {
-      const auto query = simd::load_bytes(queries[u].vectors + at);
+      auto query = simd::load_bytes(queries[u].vectors + at);
+      simd::hold(query);  // loads, not products, would be the limit
       for (int i = 0; i < Groups; ++i) {
         sums[u][i] = simd::add_pair_products(sums[u][i], item[i], query);
       }
