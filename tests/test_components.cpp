@@ -608,16 +608,20 @@ using EveryObjective =
                         el::ClusterLoss, el::IntentContrast>;
 
 template <class B>
+el::TransformerEncoder<el::Dynamic, B> small_encoder(const B& backend) {
+  return {backend,
+          {.hidden = hidden,
+           .layers = 1,
+           .heads = 2,
+           .max_length = max_length,
+           .dropout = 0.3,
+           .attention_dropout = 0.3,
+           .deviation = 0.3}};
+}
+
+template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
-  EveryObjective<B> model(backend, items,
-                          {backend,
-                           {.hidden = hidden,
-                            .layers = 1,
-                            .heads = 2,
-                            .max_length = max_length,
-                            .dropout = 0.3,
-                            .attention_dropout = 0.3,
-                            .deviation = 0.3}},
+  EveryObjective<B> model(backend, items, small_encoder(backend),
                           {backend, intents, el::pooled_columns(pooling, max_length, hidden), 3}, 1, 0.5);
   std::apply([](auto&... objective) { ((objective.weight = 0), ...); }, model.objectives);
   model.padding = padding;
@@ -844,16 +848,7 @@ void check_agreement() {
   const auto backend = one_thread<B>();
   for (const auto padding : both_paddings) {
     using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NoClusters<B>, FrozenLabels<Partner>>;
-    Model model(backend, items,
-                {backend,
-                 {.hidden = hidden,
-                  .layers = 1,
-                  .heads = 2,
-                  .max_length = max_length,
-                  .dropout = 0.3,
-                  .attention_dropout = 0.3,
-                  .deviation = 0.3}},
-                {}, 1, 0.5);
+    Model model(backend, items, small_encoder(backend), {}, 1, 0.5);
     model.padding = padding;
     check_pass<Model>(model, false, [](Model&) {});
   }
