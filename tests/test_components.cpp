@@ -865,7 +865,10 @@ TEST_CASE_TEMPLATE("labels of a softmax out of their range are refused", B, EVER
   for (const auto labels :
        {el::SoftmaxLabels{.smoothing = -0.1}, {.agreement = 1.0}, {.smoothing = 0.5, .agreement = 0.5}}) {
     auto model = every_objective(backend, el::Pooling::mean, el::Padding::masked);
-    model.template objective<el::NextItem>() = {.loss = el::NextItemLoss::softmax, .labels = labels};
+    auto& next_item = model.template objective<el::NextItem>();
+    next_item.weight = 1;
+    next_item.loss = el::NextItemLoss::softmax;
+    next_item.labels = labels;
     el::TrainingPass<EveryObjective<B>> pass(model);
     const auto batches = random_batches<EveryObjective<B>>(el::Padding::masked);
     CHECK(el::test::error_of([&] { pass.run(batches, 7, 3); }).find("expected 0 or more, together less than 1") !=
