@@ -56,7 +56,7 @@ struct SoftmaxLabels {
 ///
 /// It pulls the two towards each other as R-Drop does (Liang et al., "R-Drop: Regularized Dropout for Neural Networks",
 /// NeurIPS 2021). *loss gets the part that does not depend on p', divided by its share 1 - a: the cross entropy with
-/// smoothing s / (1 - a). Throws ArgumentError for shares out of their range.
+/// smoothing s / (1 - a).
 ///
 /// The queries pass in chunks whose logits take at most 16 MB, on a device 128 MB (of very large tables 32 queries'
 /// logits), in blocks of items: a block is turned to exponentials against its own maximum while it is in a cache, and
@@ -69,9 +69,6 @@ void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& label
   using Lane = typename Step::Lane;
   using In = MatrixView<const T>;
   using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
-  require(labels.smoothing >= 0 && labels.agreement >= 0 && labels.smoothing + labels.agreement < 1,
-          "softmax labels: found shares ", labels.smoothing, " (smoothing) and ", labels.agreement,
-          " (agreement), expected 0 or more, together less than 1");
   const std::array sides = {&step.template encoding<V>(), &step.template encoding<Other>()...};
   constexpr Index side_count = 1 + sizeof...(Other);
   const In all_items = step.items();
