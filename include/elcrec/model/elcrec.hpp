@@ -17,8 +17,8 @@ namespace elcrec {
 /// ELCRec (Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation", NeurIPS 2024): SASRec's
 /// encoder, learnable intents, next-item loss, intent-assisted contrast on two levels, cluster loss. The terms are
 /// evaluated in the order of the released code: the sequence level still sees the centers where the optimizer left
-/// them, then they are projected. Beyond the paper, by options: other next-item losses and samples, a filter beside
-/// attention, contrast of prefixes with the intents of others that have the same target.
+/// them, then they are projected. Beyond the paper, by options: other next-item losses and samples, labels that
+/// are smoothed or agree under dropout, a filter beside attention.
 template <Backend B, Index Hidden = Dynamic, Index Intents = Dynamic>
 class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
                                       SequenceContrast, ClusterLoss, IntentContrast> {

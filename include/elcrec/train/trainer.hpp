@@ -255,16 +255,16 @@ class Trainer {
 
   /// The best weights go into the model, with centers of their own if these come last.
   void end_with_best(const LeaveOneOut& split) {
-    Weights last;
-    snapshot(last);
-    restore(best_);
     if (options_.k_means_end) {
+      Weights last;
+      snapshot(last);
+      restore(best_);
       find_centers(split);
       snapshot(best_);
       restore(last);  // what a resumption with more epochs goes on from
       save(split);
-      restore(best_);
     }
+    restore(best_);
   }
 
   /// Centers by k-means over the users' pooled encodings.
