@@ -4,6 +4,7 @@
 #include <bit>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
 #include <limits>
 #include <span>
 #include <vector>
@@ -82,38 +83,54 @@ class ItemIndex {
 
   /// Fills `vectors`, pairs() registers.
   [[nodiscard]] Query prepare(const T* q, std::int8_t* vectors) const {
-    double square = 0;
-    double largest = 0;
-    for (Index c = 0; c < columns_; ++c) {
-      const auto v = static_cast<double>(q[c]);
-      square += v * v;
-      largest = std::max(largest, std::abs(v));
-    }
-    const double norm = std::sqrt(square);
-    const double unit = std::max({norm / (largest_score / integer_norm_ - rounding_norm()), largest / query_limit,
-                                  std::numeric_limits<double>::min()});
-    double residual = 0;
-    int sum = 0;
-    for (Index p = 0; p < pairs_; ++p) {
-      std::int8_t pair[2] = {};
-      for (Index i = 0; i < 2 && 2 * p + i < columns_; ++i) {
-        const auto v = static_cast<double>(q[2 * p + i]);
-        const double rounded = std::nearbyint(v / unit);
-        residual += (v - unit * rounded) * (v - unit * rounded);
-        pair[i] = static_cast<std::int8_t>(rounded);
-        sum += pair[i];
+    using V = simd::Pack<T>;
+    constexpr Index w = simd::width<T>;
+    const auto part = [&](Index c) {  // w columns from c on, zeros behind the last
+      if (c + w <= columns_) {
+        return simd::load(q + c);
       }
-      for (Index i = 0; i < simd::register_bytes; ++i) {
-        vectors[p * simd::register_bytes + i] = pair[i % 2];
+      T rest[w] = {};
+      std::copy(q + c, q + columns_, rest);
+      return simd::load<T>(rest);
+    };
+    V squares{};
+    V largest{};
+    for (Index c = 0; c < columns_; c += w) {
+      const V v = part(c);
+      const V size = v < T(0) ? -v : v;
+      squares += v * v;
+      largest = largest > size ? largest : size;
+    }
+    const double norm = std::sqrt(static_cast<double>(simd::sum<T>(squares)));
+    const T unit = static_cast<T>(std::max({norm / (largest_score / integer_norm_ - rounding_norm()),
+                                            static_cast<double>(simd::maximum<T>(largest)) / query_limit,
+                                            static_cast<double>(std::numeric_limits<T>::min())}));
+    const T inverse = T(1) / unit;
+    V residuals{};
+    V sums{};
+    for (Index c = 0; c < columns_; c += w) {
+      const V v = part(c);
+      const V rounded = simd::round(v * inverse);
+      const V residual = v - unit * rounded;
+      residuals += residual * residual;
+      sums += rounded;
+      for (Index i = 0; i < w && c + i < columns_; i += 2) {
+        const std::int8_t pair[2] = {static_cast<std::int8_t>(rounded[i]), static_cast<std::int8_t>(rounded[i + 1])};
+        std::int16_t both;
+        std::memcpy(&both, pair, sizeof(both));
+        auto* const to = vectors + (c + i) / 2 * simd::register_bytes;
+        simd::store_shorts(reinterpret_cast<std::int16_t*>(to), simd::broadcast_short(both));
       }
     }
-    // The last term: exact scores are sums of D products in T, each rounded.
+    // The last term: exact scores are sums of D products in T, each rounded, and so are the norms here.
     const double bound =
-        norm * residual_norm_ + std::sqrt(residual) * scale_ * integer_norm_ +
-        static_cast<double>(std::numeric_limits<T>::epsilon()) * static_cast<double>(columns_) * norm * norm_;
-    const double margin = 2 * bound / (unit * scale_);
+        norm * residual_norm_ + std::sqrt(static_cast<double>(simd::sum<T>(residuals))) * scale_ * integer_norm_ +
+        2 * static_cast<double>(std::numeric_limits<T>::epsilon()) * static_cast<double>(columns_ + 1) * norm * norm_;
+    const double score_unit = static_cast<double>(unit) * scale_;
+    const double margin = 2 * bound / score_unit;
+    const int sum = std::isfinite(norm) ? static_cast<int>(simd::sum<T>(sums)) : 0;
     return {vectors, static_cast<std::int16_t>(static_cast<std::uint16_t>(-zero * sum)),
-            margin < widest ? static_cast<std::int32_t>(std::ceil(margin)) : widest, unit * scale_, bound};
+            margin < widest ? static_cast<std::int32_t>(std::ceil(margin)) : widest, score_unit, bound};
   }
 
   /// No score is farther than this from another.
@@ -156,6 +173,7 @@ inline void score_groups(const ItemIndex<T>& index, const typename ItemIndex<T>:
   }
   const std::uint8_t* items = index.vectors(g);
   const Index next_group = index.pairs() * simd::register_bytes;
+#pragma GCC unroll 4
   for (Index at = 0; at < next_group; at += simd::register_bytes) {
     simd::Bytes item[Groups];
     for (int i = 0; i < Groups; ++i) {
@@ -207,6 +225,20 @@ inline std::int32_t kth_largest(const std::int16_t* values, Index n, Index k) {
   return found;
 }
 
+/// Moves the elements that `wanted` holds for to the front, in their order, and returns how many they are. Without
+/// branches: which elements they are is hard to foretell.
+template <class E, class F>
+inline Index to_front(std::span<E> elements, F wanted) {
+  std::size_t front = 0;
+  for (E& element : elements) {
+    const E here = element;
+    element = elements[front];
+    elements[front] = here;
+    front += wanted(here) ? 1 : 0;
+  }
+  return static_cast<Index>(front);
+}
+
 /// Items that may be among the k best by their integer scores: everything that is not below the k-th best so far by
 /// more than the margin. What is seen is dealt out to a few subsets, of which only the best scores are kept: the
 /// k-th largest of these is a lower bound of the k-th best, and close to it where there are several times k subsets.
@@ -222,7 +254,7 @@ class Shortlist {
     return (std::max<Index>(128, 4 * k) + simd::shorts_of_word - 1) / simd::shorts_of_word * simd::shorts_of_word;
   }
 
-  /// `best` has room for subsets(k) scores.
+  /// `room` for at least simd::shorts_of_word entries, `best` for subsets(k) scores.
   Shortlist(std::span<Entry> room, std::span<std::int16_t> best, Index k, std::int32_t margin)
       : room_(room), best_(best), k_(k), margin_(margin) {
     std::fill(best.begin(), best.end(), std::numeric_limits<std::int16_t>::min());
@@ -241,28 +273,34 @@ class Shortlist {
   /// before: the more have been, the fewer pass.
   void take(const std::int16_t* scores, Index v0, Index count) {
     raise();
+    Index taken = count_;
     for (Index i = 0; i < count; i += simd::shorts_of_word) {
-      for (auto bits = simd::shorts_above(scores + i, threshold_); bits != 0; bits &= bits - 1) {
-        const Index at = i + std::countr_zero(bits);
-        if (count_ == ssize(room_)) {
-          drop();
-        }
-        if (count_ < ssize(room_)) {
-          room_[static_cast<std::size_t>(count_++)] = {scores[at], static_cast<ItemId>(v0 + at)};
+      if (taken + simd::shorts_of_word > ssize(room_)) {
+        taken = to_front(slice(room_, 0, taken), [&](const Entry& e) { return e.score > threshold_; });
+        if (taken + simd::shorts_of_word > ssize(room_)) {
+          overflowed_ = true;
+          break;
         }
       }
+      for (auto bits = simd::shorts_above(scores + i, threshold_); bits != 0; bits &= bits - 1) {
+        const Index at = i + std::countr_zero(bits);
+        room_[static_cast<std::size_t>(taken++)] = {scores[at], static_cast<ItemId>(v0 + at)};
+      }
     }
+    count_ = taken;
   }
 
-  /// The candidates, in the order in which they were taken in.
-  std::span<Entry> candidates() {
-    drop();
-    return slice(room_, 0, count_);
+  struct Candidates {
+    std::span<Entry> sure;  ///< by their integer scores among the k best of what has been seen, or equal to the k-th
+    std::span<Entry> rest;
+  };
+  Candidates candidates() {
+    const Index n = to_front(slice(room_, 0, count_), [&](const Entry& e) { return e.score > threshold_; });
+    const Index sure = to_front(slice(room_, 0, n), [&](const Entry& e) { return e.score >= kth_; });
+    return {slice(room_, 0, sure), slice(room_, sure, n)};
   }
   /// Whether candidates had to be left out.
   [[nodiscard]] bool overflowed() const { return overflowed_; }
-  /// At least k candidates have this score or a better one.
-  [[nodiscard]] std::int32_t kth() const { return kth_; }
 
  private:
   /// Raises the threshold to what has been seen so far.
@@ -270,15 +308,6 @@ class Shortlist {
     constexpr std::int32_t lowest = std::numeric_limits<std::int16_t>::min();
     kth_ = kth_largest(best_.data(), ssize(best_), k_);
     threshold_ = static_cast<std::int16_t>(std::max(kth_ - margin_ - 1, lowest));
-  }
-
-  /// Drops the entries that the threshold has overtaken.
-  void drop() {
-    const auto entries = room_.first(static_cast<std::size_t>(count_));
-    const auto end =
-        std::remove_if(entries.begin(), entries.end(), [&](const Entry& e) { return e.score <= threshold_; });
-    count_ = end - entries.begin();
-    overflowed_ = overflowed_ || count_ == ssize(room_);
   }
 
   std::span<Entry> room_;

@@ -624,9 +624,18 @@ class CpuLane : public ReferenceLane<T> {
         lists[static_cast<std::size_t>(u)].take(row_of(u), s0, (s1 - s0 + block - 1) / block * block);
       }
     }
+    detail::Shortlist::Candidates next;
+    const auto begin = [&](Index u) {  // one query ahead, so that rows are on their way meanwhile
+      if (u < users) {
+        next = lists[static_cast<std::size_t>(u)].candidates();
+        prefetch_rows(table, next.sure);
+      }
+    };
+    begin(0);
     for (Index u = 0; u < users; ++u) {
-      auto& list = lists[static_cast<std::size_t>(u)];
-      const auto candidates = list.candidates();
+      const auto& list = lists[static_cast<std::size_t>(u)];
+      const auto candidates = next;
+      begin(u + 1);
       const auto user_frame = workspace().frame();
       const auto one = [u](auto view) { return view.slice_rows(u, u + 1); };
       const auto ranked = slice(items, u * k, (u + 1) * k);
@@ -638,8 +647,8 @@ class CpuLane : public ReferenceLane<T> {
       const auto mine = rule.seen == RankingRule::Seen::zero ? slice(seen, offsets[static_cast<std::size_t>(u)],
                                                                      offsets[static_cast<std::size_t>(u) + 1])
                                                              : std::span<const ItemId>{};
-      const auto best = score_candidates(queries.row(u), table, candidates, prepared[static_cast<std::size_t>(u)],
-                                         list.kth(), mine, k);
+      const auto best =
+          score_candidates(queries.row(u), table, candidates, prepared[static_cast<std::size_t>(u)], mine, k);
       found[static_cast<std::size_t>(u)] = ssize(best);
       for (Index i = 0; i < ssize(best); ++i) {
         scores(u, i) = best[static_cast<std::size_t>(i)].score;
@@ -764,19 +773,14 @@ class CpuLane : public ReferenceLane<T> {
   };
 
   /// The k best of the candidates by their exact scores, best first, in the workspace; the items of `zeroed` score 0.
-  /// Those of integer scores from `kth` on, k or more, come first: the k-th best of their scores rules out some others.
-  std::span<const Candidate> score_candidates(const T* query, In table, std::span<detail::Shortlist::Entry> candidates,
-                                              const typename ItemIndex::Query& prepared, std::int32_t kth,
-                                              std::span<const ItemId> zeroed, Index k) {
-    const auto exact = workspace().template array<Candidate>(ssize(candidates));
+  /// The sure ones, if they are k or more, come first: the k-th best of their scores rules out some of the rest.
+  std::span<const Candidate> score_candidates(const T* query, In table, detail::Shortlist::Candidates candidates,
+                                              const typename ItemIndex::Query& prepared, std::span<const ItemId> zeroed,
+                                              Index k) {
+    const Index sure = ssize(candidates.sure);
+    const auto exact = workspace().template array<Candidate>(sure + ssize(candidates.rest));
     const auto score_into = [&](std::span<const detail::Shortlist::Entry> part, std::span<Candidate> to) {
       const Index n = ssize(part);
-      for (const auto& c : part) {  // rows that lie anywhere: all are asked for before the first is waited for
-        const auto* row = reinterpret_cast<const char*>(table.row(c.item));
-        for (Index at = 0; at < table.cols() * static_cast<Index>(sizeof(T)); at += 64) {
-          __builtin_prefetch(row + at);
-        }
-      }
       for (Index first = 0; first < n; first += width) {
         const auto item = [&](Index i) { return part[static_cast<std::size_t>(std::min(first + i, n - 1))].item; };
         const V values = simd::dot_rows(
@@ -787,24 +791,33 @@ class CpuLane : public ReferenceLane<T> {
         }
       }
     };
-    const auto rest =
-        std::partition(candidates.begin(), candidates.end(), [&](const auto& c) { return c.score >= kth; });
-    const Index sure = rest - candidates.begin();
-    score_into(slice(candidates, 0, sure), exact);
+    score_into(candidates.sure, exact);
     Index count = sure;
     if (sure >= k) {
+      const Candidate& kth = exact[static_cast<std::size_t>(k - 1)];
       std::nth_element(exact.begin(), exact.begin() + (k - 1), exact.begin() + sure);
-      const double enough = static_cast<double>(exact[static_cast<std::size_t>(k - 1)].score) - prepared.bound;
-      const auto end =
-          std::remove_if(rest, candidates.end(), [&](const auto& c) { return c.score * prepared.unit < enough; });
-      count = end - candidates.begin();
-    } else {
-      count = ssize(candidates);
+      const double enough = static_cast<double>(kth.score) - prepared.bound;
+      const auto enough_or_more = [&](const auto& c) { return c.score * prepared.unit >= enough; };
+      const auto rest = slice(candidates.rest, 0, detail::to_front(candidates.rest, enough_or_more));
+      const auto scored = slice(exact, sure, sure + ssize(rest));
+      prefetch_rows(table, rest);
+      score_into(rest, scored);
+      const Index better = detail::to_front(scored, [&](const Candidate& c) { return c < kth; });
+      std::copy_n(scored.begin(), better, exact.begin() + k);
+      count = k + better;
     }
-    score_into(slice(candidates, sure, count), slice(exact, sure, count));
-    const auto kept = slice(exact, 0, std::min(k, count));
-    std::partial_sort(exact.begin(), exact.begin() + ssize(kept), exact.begin() + count);
-    return kept;
+    std::sort(exact.begin(), exact.begin() + count);
+    return slice(exact, 0, std::min(k, count));
+  }
+
+  /// Asks for rows that lie anywhere, all of them before the first is waited for.
+  static void prefetch_rows(In table, std::span<const detail::Shortlist::Entry> entries) {
+    for (const auto& entry : entries) {
+      const auto* row = reinterpret_cast<const char*>(table.row(entry.item));
+      for (Index at = 0; at < table.cols() * static_cast<Index>(sizeof(T)); at += 64) {
+        __builtin_prefetch(row + at);
+      }
+    }
   }
 
   /// The k best of what is offered, items in rising order: whatever beats the k-th best so far is put down, and the

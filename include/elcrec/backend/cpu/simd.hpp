@@ -347,6 +347,17 @@ inline Pack<float> reciprocal(Pack<float> x) {
 #endif
 }
 
+/// The nearest whole numbers, for |x| < 2^22 or 2^51. Adding 1.5 times the first number whose neighbours are whole
+/// numbers away rounds.
+inline Pack<float> round(Pack<float> x) {
+  const Pack<float> magic = broadcast(12582912.0F);  // 1.5 * 2^23
+  return (x + magic) - magic;
+}
+inline Pack<double> round(Pack<double> x) {
+  const Pack<double> magic = broadcast(6755399441055744.0);  // 1.5 * 2^52
+  return (x + magic) - magic;
+}
+
 /// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not
 /// 0). Cody-Waite reduction to |r| <= ln2/2 and a Taylor polynomial of degree 7.
 inline Pack<float> exp(Pack<float> x) {
@@ -356,8 +367,7 @@ inline Pack<float> exp(Pack<float> x) {
   const V high = broadcast(88.3F);  // beyond 88.37, 2^n alone would overflow
   x = x < low ? low : x;
   x = x > high ? high : x;
-  const V magic = broadcast(12582912.0F);  // 1.5 * 2^23: adding it rounds to an integer
-  const V n = (x * 1.44269504F + magic) - magic;
+  const V n = round(x * 1.44269504F);
   const V r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
   V p = broadcast(1.0F / 5040);
   p = p * r + 1.0F / 720;
