@@ -282,10 +282,19 @@ class Shortlist {
           break;
         }
       }
-      for (auto bits = simd::shorts_above(scores + i, threshold_); bits != 0; bits &= bits - 1) {
-        const Index at = i + std::countr_zero(bits);
+      auto bits = simd::shorts_above(scores + i, threshold_);
+      const Index end = taken + std::popcount(bits);
+      const auto put = [&] {
+        const Index at = i + std::countr_zero(bits) % simd::shorts_of_word;
         room_[static_cast<std::size_t>(taken++)] = {scores[at], static_cast<ItemId>(v0 + at)};
+        bits &= bits - 1;
+      };
+      put();  // two without asking: how many there are is hard to foretell, and what is too many is overwritten
+      put();
+      while (taken < end) {
+        put();
       }
+      taken = end;
     }
     count_ = taken;
   }
