@@ -330,12 +330,12 @@ TEST_CASE("presets and ablations set options that flags override") {
   CHECK(values["trade_off"] == "0");
   CHECK(values["sequence_weight"] == "0.1");
   CHECK(values["objective"] == "bpr");
-  values = metadata({"--epochs", "1", "--ablation", "b", "--trade-off", "0.25", "--share-views", "--no-k-means",
+  values = metadata({"--epochs", "1", "--ablation", "b", "--trade-off", "0.25", "--no-share-views", "--no-k-means",
                      "--schedule", "cosine", "--warmup-steps", "2", "--clip-norm", "1", "--objective", "softmax"});
   CHECK(values["sequence_weight"] == "0");
   CHECK(values["intent_weight"] == "0");
   CHECK(values["trade_off"] == "0.25");
-  CHECK(values["share_views"] == "true");
+  CHECK(values["share_views"] == "false");
   CHECK(values["run.k_means"] == "false");
   CHECK(values["run.schedule"] == "cosine");
 }

@@ -201,12 +201,11 @@ void check_file(const std::filesystem::path& path, const B& backend) {
                          golden.file.template read<double>("loss.cluster_center").at(0);
   CHECK(std::abs(run(0, 0, 1, 0).total - cluster) < golden.tolerance * std::abs(cluster));
   golden.check_gradients("cluster", pass);
-  golden.check_loss("loss.intent_cl", run(0, 0, 0, 1).total);
-  golden.check_gradients("intent_cl", pass);
-  std::get<3>(model.objectives).share_views = true;  // without dropout the same
-  golden.check_loss("loss.intent_cl", run(0, 0, 0, 1).total);
-  golden.check_gradients("intent_cl", pass);
-  std::get<3>(model.objectives).share_views = false;
+  for (const bool share_views : {true, false}) {  // without dropout the same
+    std::get<3>(model.objectives).share_views = share_views;
+    golden.check_loss("loss.intent_cl", run(0, 0, 0, 1).total);
+    golden.check_gradients("intent_cl", pass);
+  }
 
   const auto joint = [&] {
     return run(1, golden.number("instance_weight"), golden.number("trade_off"), golden.number("intent_weight"));

@@ -69,7 +69,6 @@ class Demo {
     setting.model.assignment = elcrec::Assignment::nearest;
     setting.model.sequence_weight = 0.05;
     setting.model.intent_weight = 0.05;
-    setting.model.share_views = true;
     setting.model.dropout = 0.2;
     setting.model.attention_dropout = 0.2;
     setting.model.objective = elcrec::NextItemLoss::softmax;

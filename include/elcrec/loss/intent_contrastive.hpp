@@ -90,7 +90,7 @@ struct IntentContrast {
   double temperature = 1.0;
   Pooling pooling = Pooling::mean;
   bool mask_false_negatives = false;  ///< users of the same intent are not negatives
-  bool share_views = false;           ///< use the sequence level's encodings instead of encoding the pair again
+  bool share_views = true;            ///< use the sequence level's encodings instead of encoding the pair again
 
   template <class V>
   [[nodiscard]] bool reads() const {

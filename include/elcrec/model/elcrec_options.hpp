@@ -50,10 +50,10 @@ struct ELCRecOptions {
   CenterPairs center_pairs = CenterPairs::all;
   Assignment assignment = Assignment::every;
   bool mask_false_negatives = false;
-  bool share_views = false;
-  double crop = 0.2;     ///< share of a history that a crop keeps
-  double mask = 0.7;     ///< share that a mask hides
-  double reorder = 0.2;  ///< share that a reorder shuffles
+  bool share_views = true;  ///< three encoder passes a step instead of the released code's five
+  double crop = 0.2;        ///< share of a history that a crop keeps
+  double mask = 0.7;        ///< share that a mask hides
+  double reorder = 0.2;     ///< share that a reorder shuffles
 };
 
 /// visitor(name, field, description) for every option. Checkpoints, command lines and logs hang on this one list.
