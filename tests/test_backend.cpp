@@ -1078,6 +1078,7 @@ TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, dou
   const auto rare = [&] { return random.below(50) == 0 ? 30 * random.normal() : 0.01 * random.normal(); };
   const auto equal = [] { return 0.25; };  // nothing can be ruled out
   const auto zero = [] { return 0.0; };
+  const auto broken = [] { return std::numeric_limits<double>::quiet_NaN(); };  // no item is a candidate
   const auto compare = [&](Index rows, Index d, Index users, Index k, auto draw_item, auto draw_query) {
     const auto table = values(rows * d, draw_item);
     const auto queries = values(users * d, draw_query);
@@ -1133,6 +1134,7 @@ TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, dou
   compare(5000, 16, 2, 10, equal, normal);
   compare(600, 16, 2, 10, zero, normal);
   compare(600, 16, 2, 10, normal, zero);
+  compare(600, 16, 2, 10, normal, broken);
   compare(600, 16, 1, 0, normal, normal);
 }
 

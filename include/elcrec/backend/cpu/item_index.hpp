@@ -78,7 +78,7 @@ class ItemIndex {
     std::int16_t start = 0;                ///< what a sum starts from: takes away the items' offset of `zero`
     std::int32_t margin = 0;               ///< 2m in units of t s, rounded up
     double unit = 0;                       ///< t s
-    double bound = 0;                      ///< m
+    double bound = 0;                      ///< m; infinite where q is not finite
   };
 
   /// Fills `vectors`, pairs() registers.
@@ -102,6 +102,10 @@ class ItemIndex {
       largest = largest > size ? largest : size;
     }
     const double norm = std::sqrt(static_cast<double>(simd::sum<T>(squares)));
+    if (!std::isfinite(norm)) {
+      std::fill_n(vectors, pairs_ * simd::register_bytes, std::int8_t{0});
+      return {.vectors = vectors, .margin = widest, .unit = 1, .bound = std::numeric_limits<double>::infinity()};
+    }
     const T unit = static_cast<T>(std::max({norm / (largest_score / integer_norm_ - rounding_norm()),
                                             static_cast<double>(simd::maximum<T>(largest)) / query_limit,
                                             static_cast<double>(std::numeric_limits<T>::min())}));
@@ -128,7 +132,7 @@ class ItemIndex {
         2 * static_cast<double>(std::numeric_limits<T>::epsilon()) * static_cast<double>(columns_ + 1) * norm * norm_;
     const double score_unit = static_cast<double>(unit) * scale_;
     const double margin = 2 * bound / score_unit;
-    const int sum = std::isfinite(norm) ? static_cast<int>(simd::sum<T>(sums)) : 0;
+    const auto sum = static_cast<int>(simd::sum<T>(sums));
     return {vectors, static_cast<std::int16_t>(static_cast<std::uint16_t>(-zero * sum)),
             margin < widest ? static_cast<std::int32_t>(std::ceil(margin)) : widest, score_unit, bound};
   }

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 #include <bit>
+#include <cassert>
 #include <cmath>
 #include <cstdint>
 #include <limits>
@@ -639,7 +640,7 @@ class CpuLane : public ReferenceLane<T> {
       const auto user_frame = workspace().frame();
       const auto one = [u](auto view) { return view.slice_rows(u, u + 1); };
       const auto ranked = slice(items, u * k, (u + 1) * k);
-      if (list.overflowed()) {
+      if (list.overflowed() || !std::isfinite(prepared[static_cast<std::size_t>(u)].bound)) {
         top_k(rule, one(queries), table, offsets.subspan(static_cast<std::size_t>(u), 2), seen, one(scores), ranked,
               slice(found, u, u + 1));
         continue;
@@ -773,11 +774,12 @@ class CpuLane : public ReferenceLane<T> {
   };
 
   /// The k best of the candidates by their exact scores, best first, in the workspace; the items of `zeroed` score 0.
-  /// The sure ones, if they are k or more, come first: the k-th best of their scores rules out some of the rest.
+  /// The sure ones come first: the k-th best of their scores rules out some of the rest, if there is a rest.
   std::span<const Candidate> score_candidates(const T* query, In table, detail::Shortlist::Candidates candidates,
                                               const typename ItemIndex::Query& prepared, std::span<const ItemId> zeroed,
                                               Index k) {
     const Index sure = ssize(candidates.sure);
+    assert(sure >= k || candidates.rest.empty());
     const auto exact = workspace().template array<Candidate>(sure + ssize(candidates.rest));
     const auto score_into = [&](std::span<const detail::Shortlist::Entry> part, std::span<Candidate> to) {
       const Index n = ssize(part);

@@ -347,8 +347,8 @@ inline Pack<float> reciprocal(Pack<float> x) {
 #endif
 }
 
-/// The nearest whole numbers, for |x| < 2^22 or 2^51. Adding 1.5 times the first number whose neighbours are whole
-/// numbers away rounds.
+/// The nearest whole numbers, for |x| < 2^22 or 2^51: by adding and taking away a number so large that its neighbours
+/// are whole numbers.
 inline Pack<float> round(Pack<float> x) {
   const Pack<float> magic = broadcast(12582912.0F);  // 1.5 * 2^23
   return (x + magic) - magic;
