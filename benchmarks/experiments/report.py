@@ -123,7 +123,8 @@ def convergence(rows: Rows) -> str:
 
 
 def sensitivity(rows: Rows) -> str:
-    parts = ["## Sensitivity", "To the trade-off (weight of the cluster loss) and to the number of intents, on Beauty."]
+    parts = ["## Sensitivity", "To the trade-off (weight of the cluster loss) and to the number of intents, on Beauty; masked, "
+             "views encoded once. Means over the seeds that have been run (the list at the top says how many)."]
     if figures.sensitivity(rows, SWEEPS, "Beauty", FIGURES / "sensitivity.svg"):
         parts.append("![Sensitivity](docs/figures/sensitivity.svg)")
     else:
