@@ -90,11 +90,10 @@ def paper_tried(rows: Rows) -> str:
     """Why the paper's figures are not met: seed 0 of Beauty under other choices."""
     lines = []
     for label, experiment, variant in TRIED:
-        for row in rows.of(experiment, "Beauty", variant):
-            if row["seed"] == 0:
-                valid, test = row["valid"]["paper"], row["test"]["paper"]
-                lines.append([label, f"{row['best_epoch']} of {row['epochs']}",
-                              *(digits(split[metric]) for split in (valid, test) for metric in ("HR@20", "NDCG@20"))])
+        if row := rows.one(experiment, "Beauty", variant):
+            lines.append([label, f"{row['best_epoch']} of {row['epochs']}",
+                          *(digits(row[split]["paper"][metric]) for split in ("valid", "test")
+                            for metric in ("HR@20", "NDCG@20"))])
     header = ["Beauty, seed 0", "best epoch", "valid HR@20", "valid NDCG@20", "test HR@20", "test NDCG@20"]
     return "\n\n".join([
         "### What was tried to reach it",
@@ -171,9 +170,9 @@ def search(rows: Rows) -> str:
     variants = rows.variants("search")
     lines = []
     for variant in variants:
-        found = [[row for row in rows.of("search", d, variant) if row["seed"] == 0] for d in DATASETS]
+        found = [rows.one("search", d, variant) for d in DATASETS]
         if any(found):
-            lines.append([variant, *(digits(f[0]["valid"]["paper"]["NDCG@20"]) if f else "" for f in found)])
+            lines.append([variant, *(digits(row["valid"]["paper"]["NDCG@20"]) if row else "" for row in found)])
     return "\n\n".join([
         "## What was tried on the way",
         "Validation NDCG@20 of seed 0, by which the composition above was chosen; one change each against `filter` "

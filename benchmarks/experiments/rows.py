@@ -64,6 +64,10 @@ class Rows:
         return [row for (e, d, v, _), row in sorted(self._rows.items())
                 if (e, d, v) == (experiment, dataset, variant) and "diverged" not in row]
 
+    def one(self, experiment: str, dataset: str, variant: str, seed=0) -> dict | None:
+        """The run of one seed; None where it has not come to an end with metrics."""
+        return next((row for row in self.of(experiment, dataset, variant) if row["seed"] == seed), None)
+
     def variants(self, experiment: str) -> list[str]:
         return list(dict.fromkeys(v for e, _, v, _ in self._rows if e == experiment))
 

@@ -280,7 +280,7 @@ class Shortlist {
     Index taken = count_;
     for (Index i = 0; i < count; i += simd::shorts_of_word) {
       if (taken + simd::shorts_of_word > ssize(room_)) {
-        taken = to_front(slice(room_, 0, taken), [&](const Entry& e) { return e.score > threshold_; });
+        taken = drop(taken);
         if (taken + simd::shorts_of_word > ssize(room_)) {
           overflowed_ = true;
           break;
@@ -308,7 +308,7 @@ class Shortlist {
     std::span<Entry> rest;
   };
   Candidates candidates() {
-    const Index n = to_front(slice(room_, 0, count_), [&](const Entry& e) { return e.score > threshold_; });
+    const Index n = drop(count_);
     const Index sure = to_front(slice(room_, 0, n), [&](const Entry& e) { return e.score >= kth_; });
     return {slice(room_, 0, sure), slice(room_, sure, n)};
   }
@@ -321,6 +321,11 @@ class Shortlist {
     constexpr std::int32_t lowest = std::numeric_limits<std::int16_t>::min();
     kth_ = kth_largest(best_.data(), ssize(best_), k_);
     threshold_ = static_cast<std::int16_t>(std::max(kth_ - margin_ - 1, lowest));
+  }
+
+  /// Drops those of the first n entries that the threshold has overtaken; returns how many are left.
+  Index drop(Index n) {
+    return to_front(slice(room_, 0, n), [&](const Entry& e) { return e.score > threshold_; });
   }
 
   std::span<Entry> room_;

@@ -555,7 +555,7 @@ class CpuLane : public ReferenceLane<T> {
 
   /// top_k of a table by way of its index: the same items and scores, whatever the number of queries, at an eighth of
   /// the arithmetic and a quarter of the bytes. Every candidate that the index cannot rule out is scored exactly; a
-  /// query with very many of them falls back to the whole table.
+  /// query with very many of them, or one that is not finite, falls back to the whole table.
   void top_k(const RankingRule& rule, In queries, In table, const ItemIndex& index,
              std::span<const std::int32_t> offsets, std::span<const ItemId> seen, Out scores, std::span<ItemId> items,
              std::span<Index> found) {
