@@ -157,6 +157,10 @@ inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, In
                  const T* bias) {
   using V = simd::Pack<T>;
   constexpr Index w = simd::width<T>;
+#pragma GCC unroll 12
+  for (Index m = 0; m < Rows; ++m) {  // rows of y that are in no cache come while the sums are made
+    __builtin_prefetch(y + m * stride, 1);
+  }
   V start[2] = {};
   if (bias != nullptr && cols == tile_cols<T>) {
     start[0] = simd::load(bias);
@@ -170,7 +174,11 @@ inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, In
     sum[m][0] = start[0];
     sum[m][1] = start[1];
   }
-#pragma GCC unroll 1  // Clang would take several k at a time, and has no registers left for the sums then
+#ifdef __clang__
+#pragma GCC unroll 1  // of several k at a time it loads all at once, and has no registers left for the sums then
+#else
+#pragma GCC unroll 4
+#endif
   for (Index k = 0; k < depth; ++k) {
     const V b0 = simd::load(b + k * b_stride);
     const V b1 = simd::load(b + k * b_stride + w);

@@ -358,29 +358,53 @@ inline Pack<double> round(Pack<double> x) {
   return (x + magic) - magic;
 }
 
+/// The larger of both, lane by lane; b where one is NaN. One instruction, which a selection by `?:` is not for every
+/// order of its operands.
+inline Pack<float> larger(Pack<float> a, Pack<float> b) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_max_ps(0xFFFF, a, b);
+#elif defined(__AVX__)
+  return _mm256_max_ps(a, b);
+#elif defined(__SSE2__)
+  return _mm_max_ps(a, b);
+#else
+  return a > b ? a : b;
+#endif
+}
+
+/// The smaller of both, lane by lane; b where one is NaN.
+inline Pack<float> smaller(Pack<float> a, Pack<float> b) {
+#if defined(__AVX512F__)
+  return _mm512_maskz_min_ps(0xFFFF, a, b);
+#elif defined(__AVX__)
+  return _mm256_min_ps(a, b);
+#elif defined(__SSE2__)
+  return _mm_min_ps(a, b);
+#else
+  return a < b ? a : b;
+#endif
+}
+
 /// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not
-/// 0). Cody-Waite reduction to |r| <= ln2/2 and a Taylor polynomial of degree 7.
+/// 0), a NaN stays one. x = n ln2 + r with |r| <= ln2/2 (Cody and Waite), e^r = 1 + r + r² q(r), where q is the
+/// polynomial of degree 4 whose largest relative error is least (3e-9). Its terms are summed in pairs, a shorter chain
+/// than Horner's.
 inline Pack<float> exp(Pack<float> x) {
   using V = Pack<float>;
   using I = Pack<std::int32_t>;
-  const V low = broadcast(-87.3F);
-  const V high = broadcast(88.3F);  // beyond 88.37, 2^n alone would overflow
-  x = x < low ? low : x;
-  x = x > high ? high : x;
+  x = larger(broadcast(-87.3F), x);
+  x = smaller(broadcast(88.3F), x);  // beyond 88.37, 2^n alone would overflow
   const V n = round(x * 1.44269504F);
   const V r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
-  V p = broadcast(1.0F / 5040);
-  p = p * r + 1.0F / 720;
-  p = p * r + 1.0F / 120;
-  p = p * r + 1.0F / 24;
-  p = p * r + 1.0F / 6;
-  p = p * r + 0.5F;
-  p = p * r + 1.0F;
-  p = p * r + 1.0F;
-  const I exponent = (__builtin_convertvector(n, I) + 127) << 23;
-  V power;
-  std::memcpy(&power, &exponent, sizeof(power));
-  return p * power;
+  const V r2 = r * r;
+  const V q = (r2 * 0.00138145173F + (r * 0.00836875569F + 0.0416683927F)) * r2 + (r * 0.166665196F + 0.49999994F);
+  const V p = q * r2 + (r + 1.0F);
+  I bits;
+  std::memcpy(&bits, &p, sizeof(bits));
+  bits += __builtin_convertvector(n, I) << 23;  // 2^n p; of a NaN the conversion's low bits are 0
+  V result;
+  std::memcpy(&result, &bits, sizeof(result));
+  return result;
 }
 
 /// e^x lane by lane with the standard library's accuracy.
@@ -395,15 +419,19 @@ inline Pack<double> exp(Pack<double> x) {
 /// Abramowitz & Stegun 7.1.26: the absolute error of Φ is below 3e-7 (3e-8 root mean square), mostly rounding.
 inline void normal_cdf(Pack<float> x, Pack<float>& cdf, Pack<float>& bell) {
   using V = Pack<float>;
-  const V magnitude = x < 0.0F ? -x : x;
+  Pack<std::int32_t> bits;
+  std::memcpy(&bits, &x, sizeof(bits));
+  bits &= 0x7FFFFFFF;
+  V magnitude;
+  std::memcpy(&magnitude, &bits, sizeof(magnitude));
   bell = exp(x * x * -0.5F);
   const V t = reciprocal(magnitude * (0.3275911F * 0.707106781F) + 1.0F);
-  V p = broadcast(1.061405429F);
-  p = p * t - 1.453152027F;
-  p = p * t + 1.421413741F;
-  p = p * t - 0.284496736F;
-  p = p * t + 0.254829592F;
-  const V tail = 0.5F * p * t * bell;
+  V p = broadcast(0.5F * 1.061405429F);
+  p = p * t - 0.5F * 1.453152027F;
+  p = p * t + 0.5F * 1.421413741F;
+  p = p * t - 0.5F * 0.284496736F;
+  p = p * t + 0.5F * 0.254829592F;
+  const V tail = p * t * bell;
   cdf = x < 0.0F ? tail : 1.0F - tail;
 }
 
