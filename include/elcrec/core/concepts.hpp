@@ -81,11 +81,11 @@ concept Dropout = requires(L lane, const TokenView& tokens, const DropoutMask& m
 
 template <class L>
 concept Attention = requires(L lane, const TokenView& tokens, Index heads, AttentionMask visible,
-                             const DropoutMask& mask, In<L> x, Out<L> y) {
+                             const DropoutMask& mask, typename L::Scalar scale, In<L> x, Out<L> y) {
   { L::key_columns(heads) } -> std::same_as<Index>;
   lane.attention(tokens, heads, visible, mask, x, y, y);
   lane.attention_backward(tokens, heads, visible, mask, x, x, x, y);
-  lane.last_attention(tokens, heads, x, x, y);
+  lane.last_attention(tokens, scale, x, x, y);
 };
 
 template <class L>

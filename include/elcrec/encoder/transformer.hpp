@@ -86,8 +86,7 @@ class TransformerEncoder {
   }
 
   /// y (S, D): forward's rows for the last token of each sequence, without dropout. The last layer works on those rows
-  /// alone, but for its keys and values: of one layer about a third is left. A sequence without tokens gets anything
-  /// finite.
+  /// alone, and on its input for every token. A sequence without tokens gets anything finite.
   void forward_last(const Pass<B>& pass, const TokenView& tokens, In table, Out y) const {
     assert(!pass.dropout.training);
     const auto frame = pass.memory.frame();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cmath>
 #include <string>
 
 #include "elcrec/core/concepts.hpp"
@@ -59,18 +60,36 @@ struct AttentionBlock {
   }
 
   /// forward's rows for the last token of each sequence, without dropout. x (T, D), x_last (S, D) -> y (S, D)
+  ///
+  /// One query a sequence needs no keys and values of its tokens. With k_j = W_k x_j + b_k and v_j = W_v x_j + b_v of a
+  /// head, q·k_j = (W_kᵀ q)·x_j + q·b_k, whose last term is the same for every j and so none of the softmax's, and
+  /// Σ p_j v_j = W_v Σ p_j x_j + b_v. So the two projections are made once a sequence instead of once a token.
   void forward_last(const Pass<B>& pass, const TokenView& tokens, In x, In x_last, Out y) const {
     const Index s = x_last.rows();
     const Index d = x.cols();
     const auto frame = pass.lane.workspace().frame();
+    const Index heads = options.heads;
+    const Index w = d / heads;
     const Out queries = pass.scratch(s, d);
-    const Out kv = pass.scratch(x.rows(), 2 * d);
+    const Out token_queries = pass.scratch(s, heads * d);  // W_kᵀ q of each head
+    const Out sums = pass.scratch(s, heads * d);           // Σ p_j x_j of each head
     const Out context = pass.scratch(s, d);
     const In weight = projection.weight.view();
     const In bias = projection.bias.view();
+    const auto of_head = [](auto matrix, Index h, Index columns) {
+      return matrix.slice_cols(h * columns, (h + 1) * columns);
+    };
     pass.lane.linear(x_last, weight.slice_rows(0, d), bias.slice_cols(0, d), queries);
-    pass.lane.linear(x, weight.slice_rows(d, 3 * d), bias.slice_cols(d, 3 * d), kv);
-    pass.lane.last_attention(tokens, options.heads, queries, kv, context);
+    for (Index h = 0; h < heads; ++h) {
+      const In key_weight = weight.slice_rows(d + h * w, d + (h + 1) * w);
+      pass.lane.multiply_nn(of_head(queries, h, w), key_weight, of_head(token_queries, h, d), Write::replace);
+    }
+    pass.lane.last_attention(tokens, T(1) / std::sqrt(static_cast<T>(w)), token_queries, x, sums);
+    for (Index h = 0; h < heads; ++h) {
+      const In value_weight = weight.slice_rows(2 * d + h * w, 2 * d + (h + 1) * w);
+      const In value_bias = of_head(bias.slice_cols(2 * d, 3 * d), h, w);
+      pass.lane.linear(of_head(sums, h, d), value_weight, value_bias, of_head(context, h, w));
+    }
     const Out out = pass.scratch(s, d);
     dense.forward_without_bias(pass.lane, context, out);
     typename LayerNorm<B>::Cache unused;

@@ -282,11 +282,9 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
-  void last_attention(const TokenView& tokens, Index heads, In queries, In kv, Out context) {
-    const Index d = queries.cols();
-    const Index w = d / heads;
-    const T scale = T(1) / std::sqrt(static_cast<T>(w));
-    this->fill(context, T(0));
+  void last_attention(const TokenView& tokens, T scale, In queries, In x, Out sums) {
+    const Index d = x.cols();
+    this->fill(sums, T(0));
     for (Index s = 0; s < tokens.sequences(); ++s) {
       const Index begin = tokens.begin(s);
       const Index n = tokens.length(s);
@@ -295,15 +293,19 @@ class CpuLane : public ReferenceLane<T> {
       }
       const auto frame = workspace().frame();
       const KeyRow keys(*this, tokens, s);
-      const Out p = workspace().template matrix<T>(1, key_columns(n));
-      for (Index h = 0; h < heads; ++h) {
-        for (Index j = 0; j < n; ++j) {
-          p(0, j) = simd::dot(queries.row(s) + h * w, kv.row(begin + j) + h * w, w);
-        }
-        keys.softmax(AttentionMask::bidirectional, scale, n - 1, p.row(0));
-        for (Index j = 0; j < n; ++j) {
-          simd::add_scaled(p(0, j), kv.row(begin + j) + d + h * w, context.row(s) + h * w, w);
-        }
+      T* const p = workspace().template array<T>(key_columns(n)).data();
+      const In rows = x.slice_rows(begin, begin + n);
+      for (Index first = 0; first < queries.cols(); first += d) {
+        const T* const query = queries.row(s) + first;
+        simd::each<T>(
+            n,
+            [&](Index j) {
+              simd::store<T>(p + j, simd::dot_rows(
+                                        query, [&](Index i) { return rows.row(j + i); }, d));
+            },
+            [&](Index j) { p[j] = simd::dot(query, rows.row(j), d); });
+        keys.softmax(AttentionMask::bidirectional, scale, n - 1, p);
+        add_weighted_rows(p, rows, sums.row(s) + first);
       }
     }
   }
@@ -1098,6 +1100,30 @@ class CpuLane : public ReferenceLane<T> {
       }
     }
     return {smallest, id};
+  }
+
+  /// y += Σ_j p_j x_j
+  static void add_weighted_rows(const T* p, In x, T* y) {
+    constexpr Index strip = 4;  // registers, so that a p_j is loaded once for as many products
+    Index c = 0;
+    for (; c + strip * width <= x.cols(); c += strip * width) {
+      V sum[strip];
+      for (Index i = 0; i < strip; ++i) {
+        sum[i] = simd::load(y + c + i * width);
+      }
+      for (Index j = 0; j < x.rows(); ++j) {
+        const V factor = simd::broadcast(p[j]);
+        for (Index i = 0; i < strip; ++i) {
+          sum[i] += factor * simd::load(x.row(j) + c + i * width);
+        }
+      }
+      for (Index i = 0; i < strip; ++i) {
+        simd::store<T>(y + c + i * width, sum[i]);
+      }
+    }
+    for (Index j = 0; j < x.rows() && c < x.cols(); ++j) {
+      simd::add_scaled(p[j], x.row(j) + c, y + c, x.cols() - c);
+    }
   }
 
   static Index count_above(const T* row, Index n, T threshold) {

@@ -136,8 +136,8 @@ class CudaLane {
                           In probabilities, In dcontext, Out dqkv) {
     cuda::attention_backward(stream_, tokens, heads, visible, mask, qkv, probabilities, dcontext, dqkv);
   }
-  void last_attention(const TokenView& tokens, Index heads, In queries, In kv, Out context) {
-    cuda::last_attention(stream_, tokens, heads, queries, kv, context);
+  void last_attention(const TokenView& tokens, T scale, In queries, In x, Out sums) {
+    cuda::last_attention(stream_, tokens, scale, queries, x, sums);
   }
 
   // ---- pooling and rows -----------------------------------------------------------------------------------------

@@ -700,14 +700,12 @@ class ReferenceLane {
     }
   }
 
-  /// What encode_last needs of the last layer: one query for each sequence, which sees every key as the last query of
-  /// `attention` does. queries (S, D), kv (T, 2D) keys and values side by side, context (S, D); 0 for a sequence
-  /// without tokens.
-  void last_attention(const TokenView& tokens, Index heads, In queries, In kv, Out context) {
-    const Index d = queries.cols();
-    const Index width = d / heads;
-    const T factor = T(1) / std::sqrt(static_cast<T>(width));
-    fill(context, T(0));
+  /// Attention of one query for each sequence and head over the sequence's tokens, which see as the last query of
+  /// `attention` does. queries (S, H·D), x (T, D) -> sums (S, H·D); of each head, with p = softmax(scale q·x_j),
+  /// Σ_j p_j x_j. 0 for a sequence without tokens.
+  void last_attention(const TokenView& tokens, T scale, In queries, In x, Out sums) {
+    const Index d = x.cols();
+    fill(sums, T(0));
     for (Index s = 0; s < tokens.sequences(); ++s) {
       const Index begin = tokens.begin(s);
       const Index end = tokens.end(s);
@@ -717,13 +715,12 @@ class ReferenceLane {
       const bool any = has_visible_key(tokens, AttentionMask::bidirectional, begin, end, end - 1);
       const auto frame = workspace().frame();
       const auto p = workspace().template array<T>(end - begin);
-      for (Index h = 0; h < heads; ++h) {
+      for (Index first = 0; first < queries.cols(); first += d) {
         T largest = -std::numeric_limits<T>::infinity();
         for (Index j = begin; j < end; ++j) {
           T& score = p[static_cast<std::size_t>(j - begin)];
           const bool seen = !any || tokens.item(j) != padding_item;
-          score = seen ? factor * dot(queries.row(s) + h * width, kv.row(j) + h * width, width)
-                       : -std::numeric_limits<T>::infinity();
+          score = seen ? scale * dot(queries.row(s) + first, x.row(j), d) : -std::numeric_limits<T>::infinity();
           largest = std::max(largest, score);
         }
         T sum = 0;
@@ -733,8 +730,8 @@ class ReferenceLane {
         }
         for (Index j = begin; j < end; ++j) {
           const T weight = p[static_cast<std::size_t>(j - begin)] / sum;
-          for (Index c = 0; c < width; ++c) {
-            context(s, h * width + c) += weight * kv(j, d + h * width + c);
+          for (Index c = 0; c < d; ++c) {
+            sums(s, first + c) += weight * x(j, c);
           }
         }
       }

@@ -477,34 +477,35 @@ struct AttentionBackwardKernel {
   }
 };
 
-/// One query for each sequence, a warp a (sequence, head): lanes take keys for the scores and columns for the sum over
-/// values, which are read once, from global memory. Reads 8 D n bytes a sequence, 4 n D operations.
+/// One query for each sequence and head, over the rows of x themselves, a warp a (sequence, head): lanes take tokens
+/// for the scores and columns for the sum. Reads 4 D n bytes a sequence from memory, the rest from caches; 4 H n D
+/// operations.
 template <class T>
 struct LastAttentionKernel {
   static constexpr int max_threads = warp_size;
   DeviceTokens tokens;
   int heads;
-  int width;
-  T factor;
+  T scale;
   MatrixView<const T> queries;
-  MatrixView<const T> kv;
-  MatrixView<T> context;
+  MatrixView<const T> x;
+  MatrixView<T> sums;
 
   __device__ void operator()() const {
     const int s = block_x() / heads;
-    const int column = block_x() % heads * width;
+    const int d = static_cast<int>(x.cols());
+    const int column = block_x() % heads * d;
     const int begin = tokens.begin(s);
     const VisibleKeys keys(tokens, s, false);
     const T* const query = queries.row(s) + column;
     T* const p = dynamic_shared<T>();
     T largest = -infinity<T>;
     for (int j = lane(); j < keys.length; j += warp_size) {
-      const T* const key = kv.row(begin + j) + column;
+      const T* const row = x.row(begin + j);
       T score = 0;
-      for (int c = 0; c < width; ++c) {
-        score += query[c] * key[c];
+      for (int c = 0; c < d; ++c) {
+        score += query[c] * row[c];
       }
-      p[j] = keys.sees(0, j) ? factor * score : -infinity<T>;
+      p[j] = keys.sees(0, j) ? scale * score : -infinity<T>;
       largest = larger(largest, p[j]);
     }
     largest = warp_max(largest);
@@ -515,21 +516,25 @@ struct LastAttentionKernel {
     }
     sum = warp_sum(sum);
     __syncwarp();
-    for (int c = lane(); c < width; c += warp_size) {
+    for (int c = lane(); c < d; c += warp_size) {
       T value = 0;
       for (int j = 0; j < keys.length; ++j) {
-        value += p[j] * kv(begin + j, context.cols() + column + c);
+        value += p[j] * x(begin + j, c);
       }
-      context(s, column + c) = keys.length > 0 ? value / sum : T(0);
+      sums(s, column + c) = keys.length > 0 ? value / sum : T(0);
     }
   }
 };
 
 namespace detail {
 
-inline void check_attention(Index longest, Index width) {
+inline void check_keys(Index longest) {
   require(longest <= most_attention_keys, "CUDA attention: found a sequence of ", longest, " tokens, expected at most ",
           most_attention_keys);
+}
+
+inline void check_attention(Index longest, Index width) {
+  check_keys(longest);
   require(width <= most_head_width, "CUDA attention: found heads of width ", width, ", expected at most ",
           most_head_width);
 }
@@ -578,16 +583,15 @@ void attention_backward(const Stream& stream, const TokenView& tokens, Index hea
   });
 }
 
-/// Throws like `attention`.
+/// Throws ArgumentError for sequences longer than 256 tokens.
 template <class T>
-void last_attention(const Stream& stream, const TokenView& tokens, Index heads, MatrixView<const T> queries,
-                    MatrixView<const T> kv, MatrixView<T> context) {
-  const Index width = queries.cols() / heads;
-  detail::check_attention(tokens.longest, width);
+void last_attention(const Stream& stream, const TokenView& tokens, T scale, MatrixView<const T> queries,
+                    MatrixView<const T> x, MatrixView<T> sums) {
+  detail::check_keys(tokens.longest);
+  const Index heads = queries.cols() / x.cols();
   launch(stream, {.x = tokens.sequences() * heads}, {.x = warp_size},
          static_cast<std::size_t>(tokens.longest) * sizeof(T),
-         LastAttentionKernel<T>{DeviceTokens(tokens), static_cast<int>(heads), static_cast<int>(width),
-                                T(1) / std::sqrt(static_cast<T>(width)), queries, kv, context});
+         LastAttentionKernel<T>{DeviceTokens(tokens), static_cast<int>(heads), scale, queries, x, sums});
 }
 
 }  // namespace elcrec::cuda
