@@ -1131,6 +1131,7 @@ TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, dou
       compare(rows, 8, users, 400, grid, normal);
     }
   }
+  compare(40000, 16, 2, 10, normal, normal);  // more than are seen at a time
   compare(5000, 16, 2, 10, equal, normal);
   compare(600, 16, 2, 10, zero, normal);
   compare(600, 16, 2, 10, normal, zero);

@@ -567,9 +567,9 @@ class CpuLane : public ReferenceLane<T> {
       return;
     }
     using detail::Shortlist;
-    constexpr Index at_once = 4;     // queries
-    constexpr Index block = 256;     // items whose bytes stay in L1 while the queries pass by
-    constexpr Index stretch = 8192;  // items that are seen before the first of them is taken in
+    constexpr Index at_once = 4;      // queries
+    constexpr Index block = 256;      // items whose bytes stay in L1 while the queries pass by
+    constexpr Index stretch = 16384;  // items that are seen before the first of them is taken in
     const Index users = queries.rows();
     const Index room = 8 * k + 2048;
     const Index vectors = index.pairs() * simd::register_bytes;
