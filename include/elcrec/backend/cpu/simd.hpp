@@ -407,7 +407,7 @@ inline void normal_cdf(Pack<float> x, Pack<float>& cdf, Pack<float>& bell) {
   using V = Pack<float>;
   Pack<std::int32_t> bits;
   std::memcpy(&bits, &x, sizeof(bits));
-  bits &= 0x7FFFFFFF;
+  bits &= 0x7FFFFFFF;  // |x|; a selection takes three instructions
   V magnitude;
   std::memcpy(&magnitude, &bits, sizeof(magnitude));
   bell = exp(x * x * -0.5F);
