@@ -16,6 +16,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 ROUNDS = 2
+ROUNDS_OF_CALLS = 8  # of calls that take milliseconds: what disturbs them on a shared machine lasts for seconds
 STEPS_PER_EPOCH = 88  # 22,363 users in batches of 256
 BEAUTY_USERS = 22363
 RELEASED_EVALUATION_S = 7.5  # DESIGN, section 3
@@ -43,6 +44,7 @@ class Row:
 class Comparison:
     theirs: Callable[[], Figures]
     rows: list[Row]
+    rounds: int = ROUNDS
 
 
 @dataclass
@@ -160,11 +162,11 @@ def comparisons(peers: Peers) -> dict[str, Comparison]:
             Row("one user, 99th percentile", onnx, "elcrec.p99_us", "recommend_20/compact:1", "p99_us", "us", 2),
             Row("one user, median, without index", onnx, "elcrec.median_us", "recommend_20/compact:0", "median_us", "us"),
             *(Row(f"256 users, {n} thread{'s'[:n - 1]}", onnx, f"elcrec.users_per_s_{n}",
-                  f"recommend_batch/compact:1/threads:{n}", "items_per_second", "users/s", 4.5, more_is_better=True)
+                  f"recommend_batch/compact:1/threads:{n}", "users_per_s", "users/s", 4.5, more_is_better=True)
               for n in (1, 2)),
             Row("256 users, 1 thread, without index", onnx, "elcrec.users_per_s_1", "recommend_batch/compact:0/threads:1",
-                "items_per_second", "users/s", more_is_better=True),
-        ]),
+                "users_per_s", "users/s", more_is_better=True),
+        ], ROUNDS_OF_CALLS),
         "million": Comparison(peers.million, [
             Row(f"{million}, float", faiss, "faiss_ms", "top_20_million/bf16:0", "ms", "ms", 2),
             Row(f"{million}, bfloat16", f"{faiss}, float", "faiss_ms", "top_20_million/bf16:1", "ms", "ms", 3.5),
@@ -247,7 +249,7 @@ def run(comparison: Comparison, ours: Ours) -> tuple[list[Result], dict[str, lis
     sources["theirs"] = comparison.theirs
     figures: dict[str, list[Figures]] = {name: [] for name in sources}
     missing: dict[str, str] = {}
-    for _ in range(ROUNDS):
+    for _ in range(comparison.rounds):
         for name in [name for name in sources if name not in missing]:
             try:
                 figures[name].append(sources[name]())

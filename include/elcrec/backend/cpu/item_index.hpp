@@ -7,9 +7,9 @@
 #include <cstring>
 #include <limits>
 #include <span>
-#include <vector>
 
 #include "elcrec/backend/cpu/shorts.hpp"
+#include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 
@@ -48,7 +48,8 @@ class ItemIndex {
       return;
     }
     scale_ = std::max(norm_ / (std::sqrt(largest_score) - rounding_norm()), largest / 127);
-    bytes_.assign(static_cast<std::size_t>(groups_ * pairs_ * simd::register_bytes), zero);
+    bytes_ = HostBuffer<std::uint8_t>(groups_ * pairs_ * simd::register_bytes, {});
+    std::fill_n(bytes_.data(), bytes_.size(), static_cast<std::uint8_t>(zero));
     for (Index v = 0; v < table.rows(); ++v) {
       double square = 0;
       double residual = 0;
@@ -57,7 +58,7 @@ class ItemIndex {
         const double rounded = std::clamp(std::nearbyint(e / scale_), -127.0, 127.0);
         square += rounded * rounded;
         residual += (e - scale_ * rounded) * (e - scale_ * rounded);
-        bytes_[place(v, c)] = static_cast<std::uint8_t>(zero + static_cast<int>(rounded));
+        bytes_.data()[place(v, c)] = static_cast<std::uint8_t>(zero + static_cast<int>(rounded));
       }
       integer_norm_ = std::max(integer_norm_, std::sqrt(square));
       residual_norm_ = std::max(residual_norm_, std::sqrt(residual));
@@ -68,7 +69,7 @@ class ItemIndex {
   [[nodiscard]] bool usable() const { return usable_; }
   [[nodiscard]] Index pairs() const { return pairs_; }
   /// Bytes held.
-  [[nodiscard]] std::size_t size() const { return bytes_.size(); }
+  [[nodiscard]] std::size_t size() const { return static_cast<std::size_t>(bytes_.size()); }
   /// The vectors of group g, one a pair.
   [[nodiscard]] const std::uint8_t* vectors(Index g) const { return bytes_.data() + g * pairs_ * simd::register_bytes; }
 
@@ -148,19 +149,19 @@ class ItemIndex {
 
   /// What rounding may add to the norm of a vector of integers.
   [[nodiscard]] double rounding_norm() const { return 0.5 * std::sqrt(static_cast<double>(columns_)); }
-  [[nodiscard]] std::size_t place(Index v, Index c) const {
-    return static_cast<std::size_t>(((v / group) * pairs_ + c / 2) * simd::register_bytes + v % group * 2 + c % 2);
+  [[nodiscard]] Index place(Index v, Index c) const {
+    return ((v / group) * pairs_ + c / 2) * simd::register_bytes + v % group * 2 + c % 2;
   }
 
   Index columns_;
   Index pairs_;
   Index groups_;
   bool usable_ = false;
-  double norm_ = 0;           // of the longest item
-  double scale_ = 0;          // s
-  double integer_norm_ = 0;   // largest |ê|
-  double residual_norm_ = 0;  // largest |r|
-  std::vector<std::uint8_t> bytes_;
+  double norm_ = 0;                 // of the longest item
+  double scale_ = 0;                // s
+  double integer_norm_ = 0;         // largest |ê|
+  double residual_norm_ = 0;        // largest |r|
+  HostBuffer<std::uint8_t> bytes_;  // aligned: registers that lie across two cache lines cost a tenth of the time
 };
 
 namespace detail {
@@ -253,54 +254,71 @@ class Shortlist {
     ItemId item;
   };
 
+  /// Scores that have a leader, the best of them: those at the same place of so many registers one after the other.
+  /// Most items are ruled out with their leaders.
+  static constexpr Index of_leader = 4;
+  /// Items that are seen at once: a word of leaders.
+  static constexpr Index block = of_leader * simd::shorts_of_word;
+
   /// Subsets that serve k, a multiple of simd::shorts_of_word.
   static constexpr Index subsets(Index k) {
     return (std::max<Index>(128, 4 * k) + simd::shorts_of_word - 1) / simd::shorts_of_word * simd::shorts_of_word;
   }
 
-  /// `room` for at least simd::shorts_of_word entries, `best` for subsets(k) scores.
+  /// `room` for at least a block of entries, `best` for subsets(k) scores.
   Shortlist(std::span<Entry> room, std::span<std::int16_t> best, Index k, std::int32_t margin)
       : room_(room), best_(best), k_(k), margin_(margin) {
     std::fill(best.begin(), best.end(), std::numeric_limits<std::int16_t>::min());
   }
 
-  /// Sees the scores of some items: `count` of them, whole words. The least short is no candidate.
-  void see(const std::int16_t* scores, Index count) {
-    for (Index i = 0; i < count; i += simd::shorts) {
-      simd::keep_larger(scores + i, best_.data() + next_subset_);
-      next_subset_ += simd::shorts;
-      next_subset_ = next_subset_ == ssize(best_) ? 0 : next_subset_;
+  /// Sees the scores of a block of items and writes their leaders. The least short is no candidate.
+  void see(const std::int16_t* scores, std::int16_t* leaders) {
+    for (Index i = 0; i < simd::shorts_of_word; i += simd::shorts) {
+      simd::Shorts leader = simd::load_shorts(scores + of_leader * i);
+      for (Index j = 1; j < of_leader; ++j) {
+        leader = simd::larger(leader, simd::load_shorts(scores + of_leader * i + j * simd::shorts));
+      }
+      std::int16_t* best = best_.data() + next_subset_ + i;
+      simd::store_shorts(leaders + i, leader);
+      simd::store_shorts(best, simd::larger(leader, simd::load_shorts(best)));
     }
+    next_subset_ += simd::shorts_of_word;
+    next_subset_ = next_subset_ == ssize(best_) ? 0 : next_subset_;
   }
 
-  /// Takes in the items v0, v0 + 1, ... with these scores, `count` of them, whole words, all of which have been seen
-  /// before: the more have been, the fewer pass.
-  void take(const std::int16_t* scores, Index v0, Index count) {
+  /// Takes in `blocks` blocks of items from v0 on with these scores and leaders, all of which have been seen before:
+  /// the more have been, the fewer pass.
+  void take(const std::int16_t* scores, const std::int16_t* leaders, Index v0, Index blocks) {
     raise();
-    Index taken = count_;
-    for (Index i = 0; i < count; i += simd::shorts_of_word) {
-      if (taken + simd::shorts_of_word > ssize(room_)) {
-        taken = drop(taken);
-        if (taken + simd::shorts_of_word > ssize(room_)) {
+    constexpr Index at_once = 8;  // blocks whose scores are asked for before the first is looked at: they are far away
+    std::int32_t places[at_once * simd::shorts_of_word];  // of those with a leader above the threshold, the first each
+    for (Index b0 = 0; b0 < blocks; b0 += at_once) {
+      Index found = 0;
+      for (Index b = b0; b < std::min(blocks, b0 + at_once); ++b) {
+        for (auto bits = simd::shorts_above(leaders + b * simd::shorts_of_word, threshold_); bits != 0;
+             bits &= bits - 1) {
+          const Index leader = std::countr_zero(bits);
+          const Index at = b * block + leader / simd::shorts * simd::shorts * of_leader + leader % simd::shorts;
+          places[found++] = static_cast<std::int32_t>(at);
+          __builtin_prefetch(scores + at);
+          __builtin_prefetch(scores + at + (of_leader - 1) * simd::shorts);
+        }
+      }
+      if (count_ + found * of_leader > ssize(room_)) {
+        count_ = drop(count_);
+        if (count_ + found * of_leader > ssize(room_)) {
           overflowed_ = true;
           break;
         }
       }
-      auto bits = simd::shorts_above(scores + i, threshold_);
-      const Index end = taken + std::popcount(bits);
-      const auto put = [&] {
-        const Index at = i + std::countr_zero(bits) % simd::shorts_of_word;
-        room_[static_cast<std::size_t>(taken++)] = {scores[at], static_cast<ItemId>(v0 + at)};
-        bits &= bits - 1;
-      };
-      put();  // two without asking: how many there are is hard to foretell, and what is too many is overwritten
-      put();
-      while (taken < end) {
-        put();
+      for (Index i = 0; i < found; ++i) {
+        for (Index j = 0; j < of_leader; ++j) {  // put down without asking which of them it is
+          const Index at = places[i] + j * simd::shorts;
+          room_[static_cast<std::size_t>(count_)] = {scores[at], static_cast<ItemId>(v0 + at)};
+          count_ += scores[at] > threshold_ ? 1 : 0;
+        }
       }
-      taken = end;
     }
-    count_ = taken;
   }
 
   struct Candidates {

@@ -567,9 +567,9 @@ class CpuLane : public ReferenceLane<T> {
       return;
     }
     using detail::Shortlist;
-    constexpr Index at_once = 4;      // queries
-    constexpr Index block = 256;      // items whose bytes stay in L1 while the queries pass by
-    constexpr Index stretch = 16384;  // items that are seen before the first of them is taken in
+    constexpr Index at_once = 4;               // queries
+    constexpr Index block = Shortlist::block;  // items whose bytes stay in L1 while the queries pass by
+    constexpr Index stretch = 16384;           // items that are seen before the first of them is taken in
     const Index users = queries.rows();
     const Index room = 8 * k + 2048;
     const Index vectors = index.pairs() * simd::register_bytes;
@@ -583,7 +583,9 @@ class CpuLane : public ReferenceLane<T> {
     const auto next_seen = workspace().template array<std::int32_t>(users);
     const Index first_item = rule.first / ItemIndex::group * ItemIndex::group;
     const Index width_of_stretch = std::min(stretch, (rule.last - first_item + block - 1) / block * block);
+    const Index leaders_of_stretch = width_of_stretch / Shortlist::of_leader;
     const auto part = workspace().template array<std::int16_t>(users * width_of_stretch);
+    const auto leaders = workspace().template array<std::int16_t>(users * leaders_of_stretch);
     for (Index u = 0; u < users; ++u) {
       const auto at = static_cast<std::size_t>(u);
       prepared[at] = index.prepare(queries.row(u), bytes.data() + u * vectors);
@@ -594,6 +596,7 @@ class CpuLane : public ReferenceLane<T> {
     for (Index s0 = first_item; s0 < rule.last; s0 += stretch) {
       const Index s1 = std::min<Index>(rule.last, s0 + stretch);
       const auto row_of = [&](Index u) { return part.data() + u * width_of_stretch; };
+      const auto leaders_of = [&](Index u) { return leaders.data() + u * leaders_of_stretch; };
       for (Index v0 = s0; v0 < s1; v0 += block) {
         const Index v1 = std::min(s1, v0 + block);
         const Index groups = (v1 - v0 + ItemIndex::group - 1) / ItemIndex::group;
@@ -620,11 +623,11 @@ class CpuLane : public ReferenceLane<T> {
               row[seen[static_cast<std::size_t>(next)] - v0] = rule.seen == RankingRule::Seen::zero ? 0 : never;
             }
           }
-          lists[at].see(row, block);
+          lists[at].see(row, leaders_of(u) + (v0 - s0) / Shortlist::of_leader);
         }
       }
       for (Index u = 0; u < users; ++u) {
-        lists[static_cast<std::size_t>(u)].take(row_of(u), s0, (s1 - s0 + block - 1) / block * block);
+        lists[static_cast<std::size_t>(u)].take(row_of(u), leaders_of(u), s0, (s1 - s0 + block - 1) / block);
       }
     }
     detail::Shortlist::Candidates next;

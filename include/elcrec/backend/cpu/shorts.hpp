@@ -19,14 +19,13 @@ using Bytes = __m512i;
 
 inline Shorts broadcast_short(std::int16_t a) { return _mm512_set1_epi16(a); }
 inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
+inline Shorts load_shorts(const std::int16_t* p) { return _mm512_loadu_si512(p); }
 inline void store_shorts(std::int16_t* p, Shorts v) { _mm512_storeu_si512(p, v); }
 inline void hold(Bytes& v) { asm("" : "+v"(v)); }
 inline Shorts add_pair_products(Shorts sum, Bytes u, Bytes s) {
   return _mm512_add_epi16(sum, _mm512_maddubs_epi16(u, s));
 }
-inline void keep_larger(const std::int16_t* from, std::int16_t* to) {
-  _mm512_storeu_si512(to, _mm512_max_epi16(_mm512_loadu_si512(from), _mm512_loadu_si512(to)));
-}
+inline Shorts larger(Shorts a, Shorts b) { return _mm512_max_epi16(a, b); }
 inline std::uint64_t shorts_above(const std::int16_t* p, std::int16_t threshold) {
   const auto above = [&](Index i) {
     return std::uint64_t{_mm512_cmpgt_epi16_mask(_mm512_loadu_si512(p + i), _mm512_set1_epi16(threshold))};
@@ -41,6 +40,7 @@ using Bytes = __m256i;
 
 inline Shorts broadcast_short(std::int16_t a) { return _mm256_set1_epi16(a); }
 inline Bytes load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<const __m256i*>(p)); }
+inline Shorts load_shorts(const std::int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline void store_shorts(std::int16_t* p, Shorts v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 /// Has v in a register from here on: compilers would read it from memory again for each of its uses.
 inline void hold(Bytes& v) { asm("" : "+x"(v)); }
@@ -48,17 +48,12 @@ inline void hold(Bytes& v) { asm("" : "+x"(v)); }
 inline Shorts add_pair_products(Shorts sum, Bytes u, Bytes s) {
   return _mm256_add_epi16(sum, _mm256_maddubs_epi16(u, s));
 }
-/// to_i = max(from_i, to_i)
-inline void keep_larger(const std::int16_t* from, std::int16_t* to) {
-  const auto load = [](const std::int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); };
-  store_shorts(to, _mm256_max_epi16(load(from), load(to)));
-}
+/// max(a_i, b_i), both signed
+inline Shorts larger(Shorts a, Shorts b) { return _mm256_max_epi16(a, b); }
 /// Bit i: whether short i is above the threshold, for shorts_of_word of them.
 inline std::uint64_t shorts_above(const std::int16_t* p, std::int16_t threshold) {
   const __m256i limit = _mm256_set1_epi16(threshold);
-  const auto above = [&](Index i) {
-    return _mm256_cmpgt_epi16(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p + i)), limit);
-  };
+  const auto above = [&](Index i) { return _mm256_cmpgt_epi16(load_shorts(p + i), limit); };
   const auto half = [&](Index i) {  // packing works within 128 bits: the quarters come out as 0, 2, 1, 3
     const __m256i packed = _mm256_permute4x64_epi64(_mm256_packs_epi16(above(i), above(i + 16)), 0b11'01'10'00);
     return static_cast<std::uint64_t>(static_cast<std::uint32_t>(_mm256_movemask_epi8(packed)));
@@ -87,6 +82,11 @@ inline Bytes load_bytes(const void* p) {
   std::memcpy(v.lanes, p, sizeof(v));
   return v;
 }
+inline Shorts load_shorts(const std::int16_t* p) {
+  Shorts v;
+  std::memcpy(v.lanes, p, sizeof(v));
+  return v;
+}
 inline void store_shorts(std::int16_t* p, const Shorts& v) { std::memcpy(p, v.lanes, sizeof(v)); }
 inline void hold(Bytes&) {}
 inline Shorts add_pair_products(Shorts sum, const Bytes& u, const Bytes& s) {
@@ -96,10 +96,12 @@ inline Shorts add_pair_products(Shorts sum, const Bytes& u, const Bytes& s) {
   }
   return sum;
 }
-inline void keep_larger(const std::int16_t* from, std::int16_t* to) {
+inline Shorts larger(Shorts a, const Shorts& b) {
   for (Index i = 0; i < shorts; ++i) {
-    to[i] = from[i] > to[i] ? from[i] : to[i];
+    const bool other = static_cast<std::int16_t>(b.lanes[i]) > static_cast<std::int16_t>(a.lanes[i]);
+    a.lanes[i] = other ? b.lanes[i] : a.lanes[i];
   }
+  return a;
 }
 inline std::uint64_t shorts_above(const std::int16_t* p, std::int16_t threshold) {
   std::uint64_t bits = 0;
