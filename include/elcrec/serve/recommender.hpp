@@ -4,7 +4,6 @@
 #include <cmath>
 #include <concepts>
 #include <cstdint>
-#include <optional>
 #include <span>
 #include <vector>
 
@@ -63,6 +62,8 @@ class Recommender {
   static constexpr bool has_index = requires { typename Model::Lane::ItemIndex; };
 
  private:
+  using ItemIndex = typename detail::ItemIndexOf<Lane>::Type;
+
   /// Histories of a batch and what the ranking says about them, in host memory.
   struct Request {
     TokenBatch batch;
@@ -108,7 +109,7 @@ class Recommender {
   explicit Recommender(const Model& model, ScoreTable table = ScoreTable::compact) : model_(model) {
     if constexpr (has_index) {
       if (table == ScoreTable::compact) {
-        index_.emplace(model.items());
+        index_ = ItemIndex(model.items());
       }
     }
   }
@@ -231,19 +232,17 @@ class Recommender {
     const auto offsets = lane.stage(std::span<const std::int32_t>(request.offsets));
     const auto seen = lane.stage(std::span<const ItemId>(request.seen));
     if constexpr (has_index) {
-      if (index_) {
-        lane.top_k(rule, queries, model_.items(), *index_, offsets, seen,
-                   MatrixView<Scalar>(request.scores.data(), users, k), request.items, request.found);
-        return;
-      }
+      lane.top_k(rule, queries, model_.items(), index_, offsets, seen,
+                 MatrixView<Scalar>(request.scores.data(), users, k), request.items, request.found);
+    } else {
+      const auto scores = lane.workspace().template matrix<Scalar>(users, k);
+      const auto items = lane.workspace().template array<ItemId>(users * k);
+      const auto found = lane.workspace().template array<Index>(users);
+      lane.top_k(rule, queries, model_.items(), offsets, seen, scores, items, found);
+      lane.read(std::span<const Scalar>(scores.flat()), std::span<Scalar>(request.scores));
+      lane.read(std::span<const ItemId>(items), std::span<ItemId>(request.items));
+      lane.read(std::span<const Index>(found), std::span<Index>(request.found));
     }
-    const auto scores = lane.workspace().template matrix<Scalar>(users, k);
-    const auto items = lane.workspace().template array<ItemId>(users * k);
-    const auto found = lane.workspace().template array<Index>(users);
-    lane.top_k(rule, queries, model_.items(), offsets, seen, scores, items, found);
-    lane.read(std::span<const Scalar>(scores.flat()), std::span<Scalar>(request.scores));
-    lane.read(std::span<const ItemId>(items), std::span<ItemId>(request.items));
-    lane.read(std::span<const Index>(found), std::span<Index>(request.found));
   }
 
   static void write_results(const Request& request, Index k, Recommendation* to) {
@@ -256,7 +255,7 @@ class Recommender {
   }
 
   const Model& model_;
-  std::optional<typename detail::ItemIndexOf<Lane>::Type> index_;
+  [[no_unique_address]] ItemIndex index_;  // of no items where it is not wanted
 };
 
 }  // namespace elcrec

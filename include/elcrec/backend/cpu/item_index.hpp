@@ -30,6 +30,9 @@ class ItemIndex {
   /// Items of a group stand side by side in a register: pair p of columns of item i at bytes 2 i, 2 i + 1 of vector p.
   static constexpr Index group = simd::shorts;
 
+  /// Of no items, and not usable.
+  ItemIndex() = default;
+
   /// table (V, D), read now and not again.
   explicit ItemIndex(MatrixView<const T> table)
       : columns_(table.cols()), pairs_((table.cols() + 1) / 2), groups_((table.rows() + group - 1) / group) {
@@ -65,7 +68,8 @@ class ItemIndex {
     }
   }
 
-  /// Whether there are bounds at all: not for tables of zeros, of what is not finite, or of very many columns.
+  /// Whether there are bounds at all: not for empty tables or tables of zeros, of what is not finite, or of very many
+  /// columns.
   [[nodiscard]] bool usable() const { return usable_; }
   [[nodiscard]] Index pairs() const { return pairs_; }
   /// Bytes held.
@@ -153,9 +157,9 @@ class ItemIndex {
     return ((v / group) * pairs_ + c / 2) * simd::register_bytes + v % group * 2 + c % 2;
   }
 
-  Index columns_;
-  Index pairs_;
-  Index groups_;
+  Index columns_ = 0;
+  Index pairs_ = 0;
+  Index groups_ = 0;
   bool usable_ = false;
   double norm_ = 0;                 // of the longest item
   double scale_ = 0;                // s
