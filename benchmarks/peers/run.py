@@ -204,7 +204,7 @@ def claims() -> list[Claim]:
 
     def share(name: str) -> Callable[[Rounds], float]:
         """Of the GEMM ceiling: the best step against the best ceiling."""
-        return lambda of: (max(f["FLOP/s"] for f in of(name)) / max(f["FLOP/s"] / f["of_gemm"] for f in of(name)))
+        return lambda of: max(f["FLOP/s"] for f in of(name)) / max(f["FLOP/s"] / f["of_gemm"] for f in of(name))
 
     def most(name: str) -> Callable[[Rounds], float]:
         return lambda of: max(f["peak_MB"] for f in of(name))
@@ -227,18 +227,30 @@ def claims() -> list[Claim]:
     ]
 
 
-def check(ours: Ours) -> str:
-    """The claims, from some rounds of every benchmark that one asks for, those of a claim one after the other."""
-    rounds: dict[str, list[Figures]] = {}
+def gather(sources: dict[str, Callable[[], Figures]], rounds: int) -> tuple[dict[str, list[Figures]], dict[str, str]]:
+    """The figures of every source, round by round, one source after the other; and why some have none."""
+    figures: dict[str, list[Figures]] = {name: [] for name in sources}
     missing: dict[str, str] = {}
-    for claim in claims():
-        claim.value(lambda name: rounds.setdefault(name, []) or [collections.defaultdict(lambda: 1.0)])
-    for _ in range(ROUNDS_OF_CLAIMS):
-        for name in [name for name in rounds if name not in missing]:
+    for _ in range(rounds):
+        for name in [name for name in sources if name not in missing]:
             try:
-                rounds[name].append(ours(name))
+                figures[name].append(sources[name]())
             except Missing as reason:
                 missing[name] = str(reason)
+    return figures, missing
+
+
+def check(ours: Ours) -> str:
+    """The claims, from some rounds of every benchmark that one asks for, those of a claim one after the other."""
+    sources: dict[str, Callable[[], Figures]] = {}
+
+    def note(name: str) -> list[Figures]:
+        sources[name] = lambda: ours(name)
+        return [collections.defaultdict(lambda: 1.0)]
+
+    for claim in claims():
+        claim.value(note)
+    rounds, missing = gather(sources, ROUNDS_OF_CLAIMS)
 
     def of(name: str) -> list[Figures]:
         if name in missing:
@@ -261,14 +273,7 @@ def run(comparison: Comparison, ours: Ours) -> tuple[list[Result], dict[str, lis
     """Every figure of every round, and the rows that they give."""
     sources = {row.benchmark: lambda name=row.benchmark: ours(name) for row in comparison.rows}
     sources["theirs"] = comparison.theirs
-    figures: dict[str, list[Figures]] = {name: [] for name in sources}
-    missing: dict[str, str] = {}
-    for _ in range(comparison.rounds):
-        for name in [name for name in sources if name not in missing]:
-            try:
-                figures[name].append(sources[name]())
-            except Missing as reason:
-                missing[name] = str(reason)
+    figures, missing = gather(sources, comparison.rounds)
 
     def best(row: Row, source: str, name: str) -> float:
         if source in missing:
