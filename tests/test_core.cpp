@@ -5,6 +5,7 @@
 #include <set>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -14,6 +15,7 @@
 #include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/fingerprint.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
 #include "elcrec/core/token_view.hpp"
@@ -470,4 +472,28 @@ TEST_CASE("require throws the joined message, and builds it only then") {
   CHECK_THROWS_WITH_AS(el::require<el::FileError>(false, "file f, line ", 4), "file f, line 4", el::FileError);
   CHECK_THROWS_AS(el::require<el::DivergenceError>(false, "NaN"), el::Error);
   static_assert(std::is_base_of_v<el::Error, el::DivergenceError> && std::is_base_of_v<std::runtime_error, el::Error>);
+}
+
+TEST_CASE("A fingerprint changes with every bit, with the order and with where calls begin") {
+  const auto of = [](auto... parts) {
+    elcrec::Fingerprint fingerprint;
+    (fingerprint.add(parts), ...);
+    return fingerprint.value();
+  };
+  using elcrec::Fingerprint;
+  std::vector<std::uint64_t> words{1, 2, 3, 0xFFFFFFFFFFFFFFFFU};
+  const auto whole = Fingerprint().add(std::span<const std::uint64_t>(words)).value();
+  for (auto& word : words) {
+    for (int bit = 0; bit < 64; ++bit) {
+      word ^= std::uint64_t{1} << bit;
+      CHECK(Fingerprint().add(std::span<const std::uint64_t>(words)).value() != whole);
+      word ^= std::uint64_t{1} << bit;
+    }
+  }
+  CHECK(Fingerprint().add(std::span<const std::uint64_t>(words)).value() == whole);
+  using namespace std::string_view_literals;
+  CHECK(of("ab"sv, "c"sv) != of("a"sv, "bc"sv));
+  CHECK(of("abc"sv) != of("abc\0"sv));
+  CHECK(of(1, 2) != of(2, 1));
+  CHECK(Fingerprint().text() == "243f6a8885a308d3");
 }

@@ -14,7 +14,7 @@
 #include "elcrec/backend/host_staging.hpp"
 #include "elcrec/core/error.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct CpuOptions {
   Index threads = 0;  ///< 0: as many as the machine has
@@ -103,4 +103,4 @@ class BasicCpu {
 
 using Cpu = BasicCpu<float>;
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -14,7 +14,7 @@
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// A CUDA device. Operations are enqueued on one stream in the order in which they are asked for; the host waits only
 /// where it is given a value. A handle: copies share the device's memory pool and the stream, and only one thread may
@@ -126,4 +126,4 @@ using Cuda = BasicCuda<float>;
 static_assert(check_lane<CudaLane<float>>() && check_lane<CudaLane<double>>());
 static_assert(Backend<BasicCuda<float>> && Backend<BasicCuda<double>>);
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

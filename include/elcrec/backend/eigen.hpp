@@ -6,7 +6,7 @@
 
 #include "elcrec/core/matrix_view.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The matrix of a view as an Eigen expression over the same memory, which must be a host backend's: for hosts and
 /// parts of a model that are written with Eigen. Fixed extents stay fixed. Copies nothing; as thread-safe as the
@@ -28,4 +28,4 @@ template <class T, Index Rows, Index Cols>
   }
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -14,7 +14,7 @@
 
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Fixed-size array in host memory, 64-byte aligned. Elements start as zero unless `uninitialised` is asked for. From
 /// 2 MB on it asks the system for huge pages, by which matrices with distant rows need far fewer address translations.
@@ -73,4 +73,4 @@ class HostBuffer {
   Index size_ = 0;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -2,7 +2,7 @@
 
 #include "elcrec/core/token_view.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Brings batches into the memory of a host backend, where they are already.
 class HostStaging {
@@ -18,4 +18,4 @@ class HostStaging {
   TokenView view_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -3,7 +3,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/matrix_view.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// A row-major matrix in a backend's memory, zero at first. Extents are fixed at compile time or Dynamic. Copies are
 /// deep.
@@ -35,4 +35,4 @@ class Matrix {
   Index cols_ = 0;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -11,7 +11,7 @@
 #include "elcrec/backend/reference/lane.hpp"
 #include "elcrec/core/operations.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Plain loops on one thread: what the other backends are tested against. Use double.
 template <class T>
@@ -117,4 +117,4 @@ class BasicReference {
 
 using Reference = BasicReference<double>;
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -11,7 +11,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/random.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct KMeansOptions {
   int iterations = 20;
@@ -112,4 +112,4 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
   return best;
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

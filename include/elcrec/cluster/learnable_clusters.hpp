@@ -7,7 +7,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/nn/parameter.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The K latent intents: cluster centers c_j that are parameters of the model and live on the unit sphere. The
 /// optimizer may leave the sphere; `project` brings the centers back, as the released code does, before a term that
@@ -64,4 +64,4 @@ struct NoClusters {
   static void visit_parameters(auto&, auto&&) {}
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

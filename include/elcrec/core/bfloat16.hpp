@@ -3,7 +3,9 @@
 #include <bit>
 #include <cstdint>
 
-namespace elcrec {
+#include "elcrec/core/target.hpp"
+
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The upper half of a float: its range, and 8 significant bits. For item tables that are only read to score.
 class BFloat16 {
@@ -23,4 +25,4 @@ class BFloat16 {
   std::uint16_t bits_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -10,7 +10,7 @@
 #include "elcrec/core/operations.hpp"
 #include "elcrec/core/token_view.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 // Every operation is a concept of its own, so that a backend that lacks one is told its name.
 namespace operation {
@@ -210,4 +210,4 @@ concept Backend = std::copy_constructible<B> && BackendLane<typename B::Lane> &&
   backend.parallel_blocks(n, n, AnyFunction{});
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

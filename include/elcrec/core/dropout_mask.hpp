@@ -8,7 +8,7 @@
 #include "elcrec/core/random.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Which elements a dropout keeps, as a pure function of (stream, row, column): a backward pass asks again instead of
 /// storing a mask, and every backend gives the same answer. Kept elements are scaled by the inverse of the exact
@@ -61,4 +61,4 @@ struct DropoutMask {
   [[nodiscard]] static constexpr Index head_columns(Index max_length) { return groups(max_length) * group_columns; }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,6 +6,9 @@
 #include <string>
 #include <utility>
 
+#include "elcrec/core/target.hpp"
+
+// The same types for every source of a program, whatever its flags: see ELCREC_TARGET.
 namespace elcrec {
 
 /// Base of everything the library throws on purpose. `what()` names the place (file, line, tensor or option),
@@ -33,6 +36,10 @@ class DivergenceError : public Error {
   using Error::Error;
 };
 
+}  // namespace elcrec
+
+namespace elcrec::inline ELCREC_TARGET {
+
 /// Joins its arguments with operator<<.
 template <class... Parts>
 [[nodiscard]] std::string message(Parts&&... parts) {
@@ -50,4 +57,4 @@ void require(bool holds, First&& first, Parts&&... parts) {
   }
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,7 +6,7 @@
 
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 namespace detail {
 
@@ -95,4 +95,4 @@ template <class T>
   return s.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

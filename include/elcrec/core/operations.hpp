@@ -9,7 +9,7 @@
 #include "elcrec/core/types.hpp"
 
 /// The vocabulary of a backend's operations: small structs and enumerations that every backend understands.
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Whether a product replaces its output or is added to it.
 enum class Write { replace, add };
@@ -117,4 +117,4 @@ struct RankingRule {
   ItemId last = 0;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -10,7 +10,7 @@
 
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 using PhiloxBlock = std::array<std::uint32_t, 4>;
 
@@ -123,4 +123,4 @@ enum class RandomTensor : std::uint32_t {
   dropout = 0x1000,  // + 0x100 * view + dropout site in the encoder
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -8,7 +8,7 @@
 #include "elcrec/core/operations.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// S sequences with T tokens in all, one after the other, without gaps between them (a ragged batch). Every per-token
 /// matrix of the library is (T, columns) in this order. Under Padding::paper each sequence has L tokens, some of them
@@ -81,4 +81,4 @@ struct TokenView {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

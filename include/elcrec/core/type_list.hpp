@@ -4,7 +4,9 @@
 #include <tuple>
 #include <type_traits>
 
-namespace elcrec {
+#include "elcrec/core/target.hpp"
+
+namespace elcrec::inline ELCREC_TARGET {
 
 template <class... Ts>
 struct TypeList {
@@ -49,4 +51,4 @@ struct Union<TypeList<Done...>, TypeList<>, Lists...> : Union<TypeList<Done...>,
 template <class... Lists>
 using UnionOf = typename detail::Union<TypeList<>, Lists...>::Type;
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

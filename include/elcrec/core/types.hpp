@@ -3,7 +3,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace elcrec {
+#include "elcrec/core/target.hpp"
+
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Row of an item in the item table. 0 is padding; real items start at 1.
 using ItemId = std::int32_t;
@@ -16,4 +18,4 @@ inline constexpr Index Dynamic = -1;
 
 inline constexpr ItemId padding_item = 0;
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

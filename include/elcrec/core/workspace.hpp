@@ -11,7 +11,7 @@
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Stack of uninitialised backend memory: allocations are pointer bumps and are given back all at once by the Frame
 /// around them. Grows by whole chunks and keeps them, so that after the first pass nothing is allocated. One thread at
@@ -103,4 +103,4 @@ class Workspace {
   std::size_t used_ = 0;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

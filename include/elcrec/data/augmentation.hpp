@@ -14,7 +14,7 @@
 #include "elcrec/core/random.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Makes a random view of a history for contrastive learning. `view` is replaced (its capacity is reused) and does not
 /// overlap the history. An empty history has an empty view.
@@ -108,4 +108,4 @@ class RandomView {
 
 RandomView()->RandomView<Crop, Mask, Reorder>;
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -14,7 +14,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Rows 1..size() of the item table and the names (external ids) that a data set calls them by. Row 0 is padding and
 /// has no name. A larger row has a larger name.
@@ -75,4 +75,4 @@ class ItemMap {
   std::vector<std::int64_t> names_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

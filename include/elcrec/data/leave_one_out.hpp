@@ -12,7 +12,7 @@
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Which held-out item is to be predicted.
 enum class Split { train, valid, test };
@@ -93,4 +93,4 @@ class LeaveOneOut {
       std::make_shared<const SequenceDataset>(std::move(names), std::move(offsets), std::move(items), data.item_map()));
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -13,7 +13,7 @@
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Draws an item that a user did not choose.
 template <class T>
@@ -70,4 +70,4 @@ class UniformNegativeSampler {
   std::vector<ItemId> owned_;         // distinct and ascending for each user
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -22,7 +22,7 @@
 #include "elcrec/data/item_map.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 namespace detail {
 
@@ -202,4 +202,4 @@ class SequenceParser {
   return detail::parse_sequences(in, name, nullptr);
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -14,7 +14,7 @@
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/item_map.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// What each user did, oldest item first: one array of item rows, and where each user's part begins. Users are numbered
 /// 0..user_count() - 1 and have a name (external id) as items do. Immutable; all members may be called concurrently.
@@ -98,4 +98,4 @@ class SequenceDataset {
   std::vector<Index> by_name_;  // users in the order of their names
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

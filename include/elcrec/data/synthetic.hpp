@@ -15,7 +15,7 @@
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct SyntheticOptions {
   Index users = 2000;
@@ -180,4 +180,4 @@ inline void require_valid(const SyntheticOptions& o) {
           std::move(user_intent), catalogue.item_intents()};
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

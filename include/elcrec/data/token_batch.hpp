@@ -8,7 +8,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/token_view.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// What a batch holds besides real items. Both give the same encoder output at real positions, next-item loss and
 /// scores.
@@ -154,4 +154,4 @@ class TokenBatch {
   GramIndex index_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -13,7 +13,7 @@
 #include "elcrec/data/negative_sampler.hpp"
 #include "elcrec/data/token_batch.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// What views of users are made from, and the random numbers of one training step.
 struct BatchSource {
@@ -111,4 +111,4 @@ struct SourceOf<Again<V>> {
   using Type = V;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

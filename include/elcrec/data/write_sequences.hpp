@@ -7,7 +7,7 @@
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Writes lines `user item item ...` of names, as read_sequences() takes them (which wants 2 items and positive names).
 /// Throws FileError if the stream fails.
@@ -25,4 +25,4 @@ inline void write_sequences(const SequenceDataset& data, std::ostream& out) {
                      data.user_count(), " lines");
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,7 +6,7 @@
 #include "elcrec/encoder/sequence_encoder.hpp"
 #include "elcrec/nn/check_gradients.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Checks an encoder's backward pass: every parameter, and "input", the item rows (V, D) that it looks up. The loss is
 /// <w, y> with random w. `tokens` is in host memory, `table` in the backend's; `dropout` may be on, its bits are fixed.
@@ -50,4 +50,4 @@ template <SequenceEncoder E>
   return check_gradients(subject, loss, options, backend);
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

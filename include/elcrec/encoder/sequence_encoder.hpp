@@ -9,7 +9,7 @@
 #include "elcrec/nn/parameter.hpp"
 #include "elcrec/nn/pass.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Turns the items of every sequence into one vector per token.
 ///
@@ -44,4 +44,4 @@ concept EncodesLast = requires(const E& encoder, const Pass<typename E::Backend>
   encoder.forward_last(pass, tokens, table, out);
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

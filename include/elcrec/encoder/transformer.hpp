@@ -10,7 +10,7 @@
 #include "elcrec/nn/filtered_attention.hpp"
 #include "elcrec/nn/layer_norm.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct TransformerOptions {
   Index hidden = 64;
@@ -176,4 +176,4 @@ class TransformerEncoder {
   std::vector<Layer> layers_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

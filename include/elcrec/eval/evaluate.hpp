@@ -12,7 +12,7 @@
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/eval/ranking_metrics.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Which items compete with the target.
 enum class Protocol {
@@ -78,4 +78,4 @@ template <class Model>
   return metrics;
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

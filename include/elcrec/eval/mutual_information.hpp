@@ -10,7 +10,7 @@
 
 #include "elcrec/core/error.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 namespace detail {
 
@@ -52,4 +52,4 @@ template <class Label>
   return std::clamp(2.0 * information / marginal, 0.0, 1.0);
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -7,7 +7,7 @@
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/eval/ranking_metrics.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The baseline that recommends everyone the same: items ordered by how often the training inputs hold them, without
 /// what the user has seen. Ranks as Protocol::strict does.
@@ -43,4 +43,4 @@ namespace elcrec {
   return metrics;
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -12,7 +12,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// What a user whose item has this rank (0 is the best) adds to HR@k and NDCG@k.
 [[nodiscard]] inline double hit_gain(Index rank, int k) { return rank < k ? 1.0 : 0.0; }
@@ -107,4 +107,4 @@ class RankingMetrics {
   std::vector<Index> ranks_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -11,7 +11,7 @@
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The regularised incomplete beta function I_x(a, b) for a, b > 0 and x in [0, 1], to about 14 digits: its continued
 /// fraction (DLMF 8.17.22), evaluated from the front by the modified method of Lentz, on the side of x where it
@@ -143,4 +143,4 @@ struct PairedBootstrap {
           .p = std::min(1.0, 2 * tail / static_cast<double>(means.size() + 1))};
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

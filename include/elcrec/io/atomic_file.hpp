@@ -14,7 +14,7 @@
 
 #include "elcrec/core/error.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 namespace detail {
 
@@ -106,4 +106,4 @@ inline void write_file_atomically(const std::filesystem::path& path,
   }
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -14,7 +14,7 @@
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/nn/parameter.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// A model file: safetensors whose tensors have PyTorch's parameter names, with the configuration in the metadata, the
 /// item ids that the data set used (`item_ids`), and under `training.` what a resumed run needs.
@@ -156,4 +156,4 @@ void save_model(const std::filesystem::path& path, const Model& model, const Ite
   writer.write(path);
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

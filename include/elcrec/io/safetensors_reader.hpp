@@ -29,7 +29,7 @@
 #include "elcrec/core/types.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 namespace detail {
 
@@ -329,4 +329,4 @@ class SafetensorsFile {
   std::map<std::string, Tensor, std::less<>> tensors_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

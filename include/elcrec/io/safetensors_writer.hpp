@@ -18,7 +18,7 @@
 #include "elcrec/io/atomic_file.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Collects tensors and writes them as one safetensors file. Equal content gives equal bytes, in whatever order it was
 /// added: metadata sorted by key, tensors by falling element size (which aligns each of them) and then by name.
@@ -96,4 +96,4 @@ class SafetensorsWriter {
   std::map<std::string, Tensor> tensors_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -11,7 +11,7 @@
 
 #include "elcrec/core/types.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Element types of the safetensors format. F8 and BOOL tensors may lie in a file but cannot be read as numbers.
 enum class DType { boolean, u8, i8, f8_e5m2, f8_e4m3, i16, u16, f16, bf16, i32, u32, f32, i64, u64, f64 };
@@ -119,4 +119,4 @@ struct TensorInfo {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -8,7 +8,7 @@
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// What the repulsion of the centers is divided by.
 enum class CenterPairs {
@@ -161,4 +161,4 @@ struct ClusterLoss {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,7 +6,7 @@
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/data/views.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 namespace detail {
 
@@ -191,4 +191,4 @@ void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& label
   }
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,7 +6,7 @@
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/operations.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct InfoNceOptions {
   double temperature = 1.0;
@@ -65,4 +65,4 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
   backend.parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -8,7 +8,7 @@
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// How a view joins its nearest center at the sequence level.
 enum class Prototype {
@@ -163,4 +163,4 @@ struct IntentContrast {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

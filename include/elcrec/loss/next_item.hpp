@@ -9,7 +9,7 @@
 #include "elcrec/loss/full_softmax.hpp"
 #include "elcrec/loss/objective.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 enum class NextItemLoss {
   bce,     ///< binary cross entropy against one sampled negative (SASRec, the paper)
@@ -109,4 +109,4 @@ struct NextItem {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -5,7 +5,7 @@
 
 #include "elcrec/core/type_list.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// One term of the training loss.
 ///
@@ -34,4 +34,4 @@ template <class V, Objective O>
   }
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -3,7 +3,7 @@
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/token_view.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// How the tokens of a sequence become one embedding of its user.
 enum class Pooling {
@@ -45,4 +45,4 @@ void pool_backward(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixV
   }
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -12,7 +12,7 @@
 #include "elcrec/model/elcrec_options.hpp"
 #include "elcrec/model/sequential_model.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// ELCRec (Liu et al., "End-to-end Learnable Clustering for Intent Learning in Recommendation", NeurIPS 2024): SASRec's
 /// encoder, learnable intents, next-item loss, intent-assisted contrast on two levels, cluster loss. The terms are
@@ -85,4 +85,4 @@ template <Backend B, Objective NextItem = NextItemBce>
 using SasRecWithClusters =
     SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>, NextItem, ClusterLoss>;
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

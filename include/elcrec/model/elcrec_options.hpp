@@ -17,7 +17,7 @@
 #include "elcrec/loss/next_item.hpp"
 #include "elcrec/loss/pooling.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Every hyper-parameter of the ELCRec model. The defaults are the paper's for Beauty but for two: `padding` is masked
 /// and `trade_off` is 0.1, since with masked padding the paper's 10 pulls all users into one direction.
@@ -235,4 +235,4 @@ inline void check(const ELCRecOptions& o) {
   return o;
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -13,7 +13,7 @@
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Whether a model part is a set of intents (LearnableClusters) and not NoClusters.
 template <class C>
@@ -139,4 +139,4 @@ class SequentialModel {
   typename TupleOf<SourceList>::Type views_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

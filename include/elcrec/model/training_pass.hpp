@@ -16,7 +16,7 @@
 #include "elcrec/model/sequential_model.hpp"
 #include "elcrec/nn/parameter.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The value of each objective in one step (before its weight), and their weighted sum.
 struct Losses {
@@ -454,4 +454,4 @@ class TrainingPass {
   typename Backend::template Buffer<double> losses_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

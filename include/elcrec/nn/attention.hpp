@@ -9,7 +9,7 @@
 #include "elcrec/nn/linear.hpp"
 #include "elcrec/nn/pass.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct AttentionOptions {
   Index heads = 2;
@@ -142,4 +142,4 @@ struct AttentionBlock {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

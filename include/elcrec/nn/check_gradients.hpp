@@ -17,7 +17,7 @@
 #include "elcrec/core/random.hpp"
 #include "elcrec/nn/parameter.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct GradientCheckOptions {
   double step = 1e-5;      ///< a parameter is moved by this much to either side
@@ -148,4 +148,4 @@ struct WithInput {
   Matrix<Backend> input;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

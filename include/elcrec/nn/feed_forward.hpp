@@ -5,7 +5,7 @@
 #include "elcrec/nn/linear.hpp"
 #include "elcrec/nn/pass.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// y = LN(x + dropout(W_2 · gelu(W_1 · x))), with an inner width of 4D.
 template <Backend B>
@@ -66,4 +66,4 @@ struct FeedForward {
   double dropout;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -10,7 +10,7 @@
 #include "elcrec/nn/layer_norm.hpp"
 #include "elcrec/nn/pass.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct FilterOptions {
   Index max_length = 50;  ///< L
@@ -119,4 +119,4 @@ struct FilterBlock {
   Matrix<B> basis_;  // U (L, 2C - 1), with orthonormal columns
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,7 +6,7 @@
 #include "elcrec/nn/attention.hpp"
 #include "elcrec/nn/filter_block.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// y = s · FilterBlock(x) + (1 - s) · AttentionBlock(x), as a layer of BSARec mixes the tokens of a sequence. With s =
 /// 0 it is the AttentionBlock: there is no filter then, and no parameter of one.
@@ -92,4 +92,4 @@ struct FilteredAttention {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

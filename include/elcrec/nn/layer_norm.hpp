@@ -5,7 +5,7 @@
 #include "elcrec/nn/parameter.hpp"
 #include "elcrec/nn/pass.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// y = gamma ∘ (x - mean) / sqrt(var + eps) + beta over the columns, with the biased variance.
 template <Backend B>
@@ -62,4 +62,4 @@ struct LayerNorm {
   T epsilon;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -3,7 +3,7 @@
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/concepts.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// y = x Wᵀ + b, with W (O, I) and b (O).
 template <Backend B>
@@ -44,4 +44,4 @@ struct Linear {
   Matrix<B> bias;    // (1, O)
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

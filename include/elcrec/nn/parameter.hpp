@@ -10,7 +10,7 @@
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// One named parameter of a component: PyTorch's name, the values, and whether it is a vector (shape [cols]) or a
 /// matrix.
@@ -71,4 +71,4 @@ void initialise_constant(const B& backend, double value, View values) {
   backend.template copy<typename B::Scalar>(host, values.flat());
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

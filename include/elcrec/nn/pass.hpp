@@ -4,7 +4,7 @@
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Where the dropout of one pass over one view gets its bits: none in evaluation, and the same ones in a forward pass
 /// and the backward pass that belongs to it.
@@ -45,4 +45,4 @@ struct Pass {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -12,7 +12,7 @@
 #include "elcrec/core/operations.hpp"
 #include "elcrec/optim/optimizer.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 template <Backend B>
 class AdamState;
@@ -122,4 +122,4 @@ class AdamState {
   std::vector<AdamSlot<T>> dense_;  // of the current step
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,7 +6,7 @@
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/nn/parameter.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Scales all gradients by limit / norm when their joint Euclidean norm exceeds the limit; returns the norm before.
 template <Backend B>
@@ -31,4 +31,4 @@ double clip_gradients(const B& backend, std::span<const Parameter<typename B::Sc
   return norm;
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -8,7 +8,7 @@
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/nn/parameter.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Options of an update rule; `State<B>` does the work:
 /// - State(options, backend, parameters): one slot for each parameter;
@@ -31,4 +31,4 @@ concept OptimizerOn = Optimizer<O> && Backend<B> &&
   state.visit(AnyFunction{});
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -6,7 +6,7 @@
 
 #include "elcrec/core/error.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The factor of the learning rate over a run: a linear warm-up, then constant or a half cosine down to `floor`.
 struct Schedule {
@@ -30,4 +30,4 @@ struct Schedule {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

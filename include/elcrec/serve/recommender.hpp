@@ -12,7 +12,7 @@
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/model/sequential_model.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct Recommendation {
   ItemId item;
@@ -258,4 +258,4 @@ class Recommender {
   [[no_unique_address]] ItemIndex index_;  // of no items where it is not wanted
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

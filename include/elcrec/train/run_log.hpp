@@ -14,7 +14,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/train/trainer.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Resident memory of this process in MB; 0 where /proc is not there.
 [[nodiscard]] inline double resident_megabytes() {
@@ -80,4 +80,4 @@ class RunLog {
   };
 }
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -3,7 +3,9 @@
 #include <atomic>
 #include <csignal>
 
-namespace elcrec {
+#include "elcrec/core/target.hpp"
+
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Turns SIGINT and SIGTERM into a flag while it lives, so that a training run can stop at a step and save itself. A
 /// second signal has its usual effect. One object at a time.
@@ -39,4 +41,4 @@ class StopSignal {
   Handler old_terminate_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

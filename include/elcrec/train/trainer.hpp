@@ -27,7 +27,7 @@
 #include "elcrec/optim/optimizer.hpp"
 #include "elcrec/optim/schedule.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct TrainerOptions {
   Index epochs = 300;
@@ -401,4 +401,4 @@ class Trainer {
   bool centers_started_ = false;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -11,7 +11,7 @@
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/random.hpp"
 
-namespace elcrec::detail {
+namespace elcrec::inline ELCREC_TARGET::detail {
 
 typedef std::uint32_t Words __attribute__((vector_size(32)));
 typedef std::uint64_t WideWords __attribute__((vector_size(32)));
@@ -119,4 +119,4 @@ inline void dropout_factors(const DropoutMask& mask, std::uint64_t row, Index co
   }
 }
 
-}  // namespace elcrec::detail
+}  // namespace elcrec::inline ELCREC_TARGET::detail

@@ -6,7 +6,9 @@
 #include <xmmintrin.h>
 #endif
 
-namespace elcrec::detail {
+#include "elcrec/core/target.hpp"
+
+namespace elcrec::inline ELCREC_TARGET::detail {
 
 /// While it lives, this thread takes numbers below the smallest normal one (1e-38 in float) for zero, where the
 /// processor can (x86, AArch64; elsewhere it does nothing). The softmax of an untrained contrast is full of such
@@ -43,4 +45,4 @@ class FlushDenormals {
   Control before_;
 };
 
-}  // namespace elcrec::detail
+}  // namespace elcrec::inline ELCREC_TARGET::detail

@@ -15,7 +15,7 @@
 /// which any stride allows. Only an a whose rows are neighbours, as in a weight gradient, is repacked in tiles of
 /// tile_rows rows: in place each k of a tile is in a cache line of its own, and rows of 64 or 256 elements crowd those
 /// into a few sets of L1.
-namespace elcrec::gemm {
+namespace elcrec::inline ELCREC_TARGET::gemm {
 
 template <class T>
 inline constexpr Index tile_cols = 2 * simd::width<T>;
@@ -266,4 +266,4 @@ void multiply(Operand<T> a, Operand<T> b, Index b_cols, Index depth, MatrixView<
   }
 }
 
-}  // namespace elcrec::gemm
+}  // namespace elcrec::inline ELCREC_TARGET::gemm

@@ -13,7 +13,7 @@
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// An item table in 8 bits that finds the few items worth scoring exactly. With e = s ê + r and q = t q̂ + ρ, where ê
 /// and q̂ are small integers, the Cauchy-Schwarz inequality bounds what rounding may do to a score:
@@ -362,4 +362,4 @@ class Shortlist {
 };
 
 }  // namespace detail
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -16,7 +16,7 @@
 #include "elcrec/backend/cpu/simd.hpp"
 #include "elcrec/backend/reference/lane.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The operations of ReferenceLane with the ones that cost time replaced by vectorised code; those that are inherited
 /// move memory at its speed already. What an operation does is documented there. One lane belongs to one thread at a
@@ -1263,4 +1263,4 @@ class CpuLane : public ReferenceLane<T> {
   }
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -10,7 +10,7 @@
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 
-namespace elcrec::detail {
+namespace elcrec::inline ELCREC_TARGET::detail {
 
 /// Scattered additions to the rows of a table without atomics: contributions are grouped by id (counting sort), then
 /// every id is summed by one task in the order in which its contributions came. Work and the bits of the result do not
@@ -113,4 +113,4 @@ class RowScatter {
   ItemId skipped_;
 };
 
-}  // namespace elcrec::detail
+}  // namespace elcrec::inline ELCREC_TARGET::detail

@@ -6,7 +6,7 @@
 #include "elcrec/backend/cpu/simd.hpp"
 
 /// Registers of 16-bit integers, for scores in integers: sums wrap around, as unsigned arithmetic does.
-namespace elcrec::simd {
+namespace elcrec::inline ELCREC_TARGET::simd {
 
 inline constexpr Index shorts = register_bytes / 2;
 /// Scores are compared so many at a time: one bit each in a word.
@@ -113,4 +113,4 @@ inline std::uint64_t shorts_above(const std::int16_t* p, std::int16_t threshold)
 
 #endif
 
-}  // namespace elcrec::simd
+}  // namespace elcrec::inline ELCREC_TARGET::simd

@@ -13,7 +13,7 @@
 #include "elcrec/core/bfloat16.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec::simd {
+namespace elcrec::inline ELCREC_TARGET::simd {
 
 #if defined(__AVX512F__)
 inline constexpr int register_bytes = 64;
@@ -428,4 +428,4 @@ inline void normal_cdf(Pack<double> x, Pack<double>& cdf, Pack<double>& bell) {
   }
 }
 
-}  // namespace elcrec::simd
+}  // namespace elcrec::inline ELCREC_TARGET::simd

@@ -12,7 +12,7 @@
 #include "elcrec/backend/cpu/flush_denormals.hpp"
 #include "elcrec/core/types.hpp"
 
-namespace elcrec::detail {
+namespace elcrec::inline ELCREC_TARGET::detail {
 
 /// `threads` workers, the caller among them. Tasks are handed out one by one, so the order in which they run differs
 /// from run to run: what they compute must not depend on it. Tasks run with denormal numbers taken for zero.
@@ -142,4 +142,4 @@ class ThreadPool {
   std::vector<std::thread> workers_;
 };
 
-}  // namespace elcrec::detail
+}  // namespace elcrec::inline ELCREC_TARGET::detail

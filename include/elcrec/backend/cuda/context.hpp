@@ -9,7 +9,7 @@
 #include "elcrec/backend/cuda/error.hpp"
 #include "elcrec/backend/cuda/stream.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 struct CudaOptions {
   int device = 0;     ///< number of the device, as CUDA counts them
@@ -143,4 +143,4 @@ class Context {
 };
 
 }  // namespace cuda
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -11,7 +11,7 @@
 #include "elcrec/core/types.hpp"
 #include "elcrec/core/workspace.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Fixed-size array in the memory of a CUDA device; copies are deep. Host code may not read or write through data().
 /// Work that reads it must be enqueued before it is destroyed, on the stream that it was made for.
@@ -111,4 +111,4 @@ class CudaWorkspace : public Workspace<DeviceBuffer<std::byte>> {
   Workspace<HostBytes> host_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -5,7 +5,7 @@
 
 #include "elcrec/core/error.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// A call into CUDA or cuBLAS failed, or there is no device to run on.
 class CudaError : public Error {
@@ -27,4 +27,4 @@ inline void check(cublasStatus_t status, const char* call) {
 }
 
 }  // namespace cuda
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -29,7 +29,7 @@
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/operations.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// The operations of ReferenceLane, which documents them, on a CUDA stream: they are enqueued, in order, and done when
 /// read() returns or the stream is waited for. All matrices and spans are in device memory. One lane belongs to one
@@ -222,4 +222,4 @@ class CudaLane {
   std::vector<std::int32_t> packed_;
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

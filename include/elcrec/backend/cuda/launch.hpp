@@ -17,7 +17,7 @@
 /// `static constexpr int max_threads = n`, which leaves more registers to each, and by `static constexpr int
 /// min_blocks` how many blocks an SM should hold at once: without it the compiler may spill registers for more than
 /// that.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 struct Grid {
   Index x = 1;
@@ -104,4 +104,4 @@ void launch(const Stream& stream, Grid grid, Block block, std::size_t shared_byt
 #endif
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -12,7 +12,7 @@
 /// Products through cuBLAS, whose matrices are column-major: a row-major matrix is its own transpose there, so the
 /// operands change places and y (M, N) = a b becomes yᵀ (N, M) = bᵀ aᵀ. 2 M N K operations; bytes: both operands and
 /// the result at least once.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 namespace detail {
 
@@ -65,4 +65,4 @@ void multiply_tn(const Stream& stream, MatrixView<const T> x, MatrixView<const T
   detail::multiply(stream, CUBLAS_OP_N, w, CUBLAS_OP_T, x, x.rows(), y, write);
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

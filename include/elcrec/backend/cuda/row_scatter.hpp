@@ -8,7 +8,7 @@
 #include "elcrec/backend/cuda/staging.hpp"
 #include "elcrec/core/operations.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// Scattered additions to the rows of a table on a backend's stream, in the order given for each id.
 template <class T>
@@ -73,4 +73,4 @@ class RowScatter {
   ItemId skipped_;
 };
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -9,7 +9,7 @@
 #include "elcrec/backend/cuda/device_buffer.hpp"
 #include "elcrec/backend/cuda/token_pack.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// A CUDA event that belongs to a device.
 class Event {
@@ -108,4 +108,4 @@ class Staging {
   TokenView view_;
 };
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -3,7 +3,7 @@
 #include "elcrec/backend/cuda/error.hpp"
 #include "elcrec/backend/cuda/stream.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// Launches what a function enqueues on a stream as one CUDA graph. The graph is captured every time, for the arguments
 /// of its kernels change, but instantiated anew only when it has another shape than the last one.
@@ -59,4 +59,4 @@ class StepGraph {
   cudaGraphExec_t executable_ = nullptr;
 };
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -5,7 +5,7 @@
 
 #include "elcrec/backend/cuda/error.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// Where an operation is enqueued: a stream of a device, and the cuBLAS handle bound to it. Does not own them. One
 /// thread at a time.
@@ -38,4 +38,4 @@ class DeviceGuard {
   bool changed_ = false;
 };
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -7,7 +7,7 @@
 
 #include "elcrec/core/token_view.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// The arrays of a TokenView as one, so that one copy brings a batch to a device. Each starts at a multiple of 64
 /// bytes.
@@ -66,4 +66,4 @@ class TokenPack {
   }
 };
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

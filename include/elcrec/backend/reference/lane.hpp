@@ -15,7 +15,7 @@
 #include "elcrec/core/token_view.hpp"
 #include "elcrec/core/workspace.hpp"
 
-namespace elcrec {
+namespace elcrec::inline ELCREC_TARGET {
 
 /// Every operation of the Backend concept as the plain loop that defines it. The Cpu backend replaces the hot ones and
 /// is tested against these; read them as the specification. Shapes: T tokens, S sequences, D columns, V table rows.
@@ -887,4 +887,4 @@ class ReferenceLane {
   Workspace workspace_ = make_workspace();
 };
 
-}  // namespace elcrec
+}  // namespace elcrec::inline ELCREC_TARGET

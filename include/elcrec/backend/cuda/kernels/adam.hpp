@@ -12,7 +12,7 @@
 ///
 /// Bytes a parameter (float): 28 (4 reads, 3 writes); about 12 operations. Bound by memory: one
 /// pack of 16 bytes a thread, no shared memory.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// N elements of p, g, m and v that start there.
 template <int N, class T>
@@ -103,4 +103,4 @@ void adam_rows(const Stream& stream, const AdamStep& step, std::span<const std::
   });
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -4,7 +4,7 @@
 
 /// One launch for many arrays: the parameters of a model are some dozens of small ones, and a launch costs as long as
 /// 10 MB of memory traffic.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// As many as fit the 4 KB of a kernel's arguments.
 inline constexpr int most_arrays = 64;
@@ -73,4 +73,4 @@ class ArraysLauncher {
   bool packed_ = true;
 };
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -30,7 +30,7 @@
 /// memory are a lane's for its columns. Rows have 16 bytes of room behind them (or an odd length, of other widths than
 /// 32 and 64), so that the lanes' rows fall into different banks. Sequences that do not fit are taken tile by tile.
 /// Shared memory at n = 50, W = 32: 17.6 KB forward, 21 KB backward. Every sum has a fixed order.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 inline constexpr Index most_attention_keys = 256;
 inline constexpr Index most_head_width = 128;
@@ -594,4 +594,4 @@ void last_attention(const Stream& stream, const TokenView& tokens, T scale, Matr
          LastAttentionKernel<T>{DeviceTokens(tokens), static_cast<int>(heads), scale, queries, x, sums});
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

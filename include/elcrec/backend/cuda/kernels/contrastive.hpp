@@ -23,7 +23,7 @@
 ///
 /// info_nce, a block a row of N: reads it twice and writes it, 12 N bytes (float), 2 N exponentials. add_transposed
 /// reads 8 and writes 4 bytes an element.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 template <class T>
 struct RaggedGramKernel {
@@ -290,4 +290,4 @@ void add_transposed(const Stream& stream, MatrixView<const T> s, Index i0, Index
          {.x = Kernel::max_threads}, 0, Kernel{s, i0, g});
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

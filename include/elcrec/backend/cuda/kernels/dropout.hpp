@@ -11,7 +11,7 @@
 /// Bytes an element (float): 8; one Philox block (about 80 integer operations) for 8 elements. Eight neighbouring lanes
 /// take a group of 64 columns: lane i computes the group's block i and the elements in the columns 8 j + i that look at
 /// it, so that every access of a warp is four whole sectors of 32 bytes. A block of threads takes one sequence.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// DropoutMask for kernels.
 struct DropoutBits {
@@ -98,4 +98,4 @@ void dropout(const Stream& stream, const TokenView& tokens, const DropoutMask& m
   }
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

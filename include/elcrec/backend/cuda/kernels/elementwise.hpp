@@ -8,7 +8,7 @@
 ///
 /// Bytes an element (float): fill and clear 4, copy 8, scale 8, add_scaled 12, add_row 8. At most 2 operations. Bound
 /// by memory: one pack of 16 bytes a thread, no shared memory, fewer than 32 registers.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 template <class T, int N, class F>
 struct MapKernel {
@@ -147,4 +147,4 @@ void scale_rows(const Stream& stream, MatrixView<const T> factors, MatrixView<T>
   });
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -9,7 +9,7 @@
 ///
 /// Bytes an element (float): forward 8, backward 16; about 25 and 45 operations. At D = 64 a token moves 2 KB and 4 KB.
 /// One pack of 16 bytes a thread, no shared memory.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 template <class T>
 [[nodiscard]] __device__ T normal_cdf(T x) {
@@ -79,4 +79,4 @@ void bias_gelu_backward(const Stream& stream, MatrixView<const T> x, MatrixView<
   });
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

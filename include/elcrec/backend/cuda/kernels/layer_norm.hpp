@@ -21,7 +21,7 @@
 /// About 8 D and 12 D operations a row and 10 D for the dropout, so bound by memory: at D = 64 a token moves 772 to
 /// 1,028 bytes each way. At D = 64 a lane keeps its eight elements of the row in registers; the backward pass sums a
 /// block's parts of the three column sums through 6 KB of shared memory. Other D reread the row, which is then in L1.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// How rows are dealt out to blocks, and within a block to groups of eight lanes.
 struct NormRows {
@@ -370,4 +370,4 @@ void layer_norm_backward(const Stream& stream, CudaWorkspace& memory, MatrixView
                     dgamma, dbeta, MatrixView<T>());
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

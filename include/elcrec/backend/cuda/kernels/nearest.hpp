@@ -14,7 +14,7 @@
 /// 16 threads settle a row at the end, so no distance is written. The centers' squares are computed first (K numbers of
 /// scratch). A row (float) reads 4 D bytes and K D / 16 bytes of centers from L2, and takes 2 K D operations: at K =
 /// 256, D = 64 33 kFLOP, bound by arithmetic. 8.5 KB of shared memory.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// squares_k = |c_k|², a warp a center
 template <class T>
@@ -109,4 +109,4 @@ void nearest(const Stream& stream, CudaWorkspace& memory, MatrixView<const T> x,
          Kernel{x, centers, squares, ids.data()});
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

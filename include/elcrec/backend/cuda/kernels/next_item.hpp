@@ -19,7 +19,7 @@
 /// memory.
 ///
 /// softmax_factors, a thread a column of G blocks' maxima and sums: 28 G bytes, 2 G exponentials.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 inline constexpr int pairwise_warps = 4;
 
@@ -154,4 +154,4 @@ void softmax_factors(const Stream& stream, MatrixView<const T> largest, MatrixVi
          Kernel{largest, sum, at_target.data(), weight, factors, loss.data()});
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -9,7 +9,7 @@
 
 /// How kernels walk over matrices: N neighbouring elements of a row at a time (16 bytes where alignment allows, so that
 /// a warp moves 512 bytes by one instruction; single elements otherwise), threads x along a row and y across rows.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// N neighbouring elements, read and written 16 bytes at a time.
 template <class T, int N>
@@ -91,4 +91,4 @@ __device__ void for_each_cell(Index rows, Index columns, F f) {
   }
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

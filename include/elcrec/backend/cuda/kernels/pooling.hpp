@@ -14,7 +14,7 @@
 /// Bytes a token (float): mean_pool and concat_pool 4 D (and 4 D or 4 L D a sequence), their backward passes 12 D;
 /// project_sequences 8 D for every eight columns of its basis; normalize_rows 8 D a row and its backward pass 12 D. A
 /// few operations an element: bound by memory.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// f(sequence) in a block of threads for each sequence, with as many threads as pay for `columns`.
 template <class Kernel>
@@ -298,4 +298,4 @@ void normalize_rows_backward(const Stream& stream, MatrixView<const T> y, Matrix
          NormalizeRowsBackwardKernel<T>{y, norms.data(), dy, dx});
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -13,7 +13,7 @@
 /// ballots, so the order is that of the input and depends on nothing else.
 ///
 /// 20 bytes a pair and pass; 8 KB of shared memory.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 struct KeyValue {
   std::uint32_t key;
@@ -201,4 +201,4 @@ inline std::span<KeyValue> sort_pairs(const Stream& stream, CudaWorkspace& memor
   return pairs;
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

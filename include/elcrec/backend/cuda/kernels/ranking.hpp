@@ -24,7 +24,7 @@
 /// query's best min(k, 512): the k-th largest of its lanes' largest scores bounds the k-th best from below, so only the
 /// scores that reach it (k to some 2 k) are sorted. 34 KB of shared memory at D = 64. Eight sorted lists at a time are
 /// merged, each candidate finding its place by binary searches in the other seven, until one is left.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 namespace detail {
 
@@ -474,4 +474,4 @@ void top_k(const Stream& stream, CudaWorkspace& memory, const RankingRule& rule,
   }
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -11,7 +11,7 @@
 /// bits of a result do not depend on the device.
 ///
 /// Bytes an element (float): 4, add_dot 8; 1 or 2 operations. Shared memory: 8.5 KB for columns of double.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 // ---- all elements -------------------------------------------------------------------------------------------------
 
@@ -257,4 +257,4 @@ void column_mean(const Stream& stream, CudaWorkspace& memory, MatrixView<const T
   sum_columns(stream, memory, x.rows(), detail::RowElement<T>{x}, T(0), weight, mean);
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

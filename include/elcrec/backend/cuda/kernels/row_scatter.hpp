@@ -16,7 +16,7 @@
 /// Bytes (float): 4 D + 12 a row, 8 D an id, and the sort's 20 a row for every 8 bits of the largest id; 2 R D
 /// operations. No shared memory but the sort's 8 KB. Time does not depend on the size of the table, but a single id
 /// with very many rows is one warp's work: the lanes decode 32 rows at once and their loads overlap.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// Lists of rows as kernels see them: rows are numbered across the lists.
 template <class T>
@@ -272,4 +272,4 @@ inline void forget_touched(const Stream& stream, const TouchedIds& touched, Inde
   check(cudaMemsetAsync(touched.count, 0, sizeof(*touched.count), stream.handle), "cudaMemsetAsync");
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

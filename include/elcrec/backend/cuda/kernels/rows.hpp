@@ -16,7 +16,7 @@
 /// Bytes a row of D (float): embed 12 D + 8 (item row, position row from cache, output), gather_rows 8 D + 4 (12 D + 4
 /// where it adds), position_gradient 4 D and L rows of partial sums for each 32 sequences. One operation an element at
 /// most. One pack of 16 bytes a thread, no shared memory but 128 bytes in position_gradient.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 template <class T, int N>
 struct EmbedKernel {
@@ -170,4 +170,4 @@ void position_gradient(const Stream& stream, CudaWorkspace& memory, const TokenV
   launch(stream, grid, block, 0, AddPartialMatricesKernel<T>{partial, chunks, dpositions});
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

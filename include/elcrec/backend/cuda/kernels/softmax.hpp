@@ -4,7 +4,7 @@
 
 #include "elcrec/backend/cuda/kernels/thread.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// Σ exp(z_j) of numbers seen one at a time, as sum exp(largest).
 template <class T>
@@ -63,4 +63,4 @@ template <class T, class F>
   return total;
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

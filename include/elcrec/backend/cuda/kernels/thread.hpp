@@ -17,7 +17,7 @@
 /// Where a thread stands, as signed numbers, and what the threads of a warp or a block compute together. The functions
 /// for warps and blocks take blocks of one dimension with whole warps, and every thread must call them. Sums are taken
 /// in an order that depends on nothing but the number of threads.
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 inline constexpr unsigned whole_warp = 0xFFFFFFFFU;
 
@@ -81,4 +81,4 @@ template <class T>
   return warp_sum(lane() < warps() ? parts[lane()] : T(0));
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -2,7 +2,7 @@
 
 #include "elcrec/backend/cuda/kernels/packs.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// A block's product of a tile of a (64 rows) with a tile of b (64 columns), for kernels that do more with it than to
 /// write it down. Thread (y, x) of 16 x 16 owns the sums of rows 4 y + i and columns 4 x + j; operands pass through
@@ -67,4 +67,4 @@ struct TileProduct {
   }
 };
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

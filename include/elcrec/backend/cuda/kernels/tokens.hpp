@@ -5,7 +5,7 @@
 #include "elcrec/backend/cuda/kernels/thread.hpp"
 #include "elcrec/core/token_view.hpp"
 
-namespace elcrec::cuda {
+namespace elcrec::inline ELCREC_TARGET::cuda {
 
 /// What kernels read of a staged TokenView, with its meanings.
 struct DeviceTokens {
@@ -45,4 +45,4 @@ struct DeviceTokens {
   return begin;
 }
 
-}  // namespace elcrec::cuda
+}  // namespace elcrec::inline ELCREC_TARGET::cuda

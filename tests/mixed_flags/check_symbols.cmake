@@ -1,0 +1,25 @@
+# Fails if both objects define the same symbol of elcrec's, of which the linker would keep either's. Exceptions are shared on
+# purpose; what the standard library makes of them is theirs too.
+cmake_minimum_required(VERSION 3.22)
+
+foreach(object IN ITEMS PLAIN NATIVE)
+  execute_process(COMMAND ${NM} --defined-only --format=posix ${${object}} OUTPUT_VARIABLE symbols
+                  COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "(^|\n)_ZN?[^ ]*6elcrec[^ ]*" names "${symbols}")
+  list(TRANSFORM names STRIP)
+  list(FILTER names EXCLUDE REGEX "6elcrec[0-9]+[A-Za-z]*Error(E|D|C)")
+  list(LENGTH names count)
+  if(count LESS 100)
+    message(FATAL_ERROR "${${object}}: found ${count} symbols of elcrec, expected hundreds")
+  endif()
+  set(${object}_names ${names})
+endforeach()
+set(shared)
+foreach(name IN LISTS PLAIN_names)
+  if(name IN_LIST NATIVE_names)
+    list(APPEND shared ${name})
+  endif()
+endforeach()
+if(shared)
+  message(FATAL_ERROR "both objects define, expected each to have its own: ${shared}")
+endif()
