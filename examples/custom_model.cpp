@@ -46,6 +46,7 @@ class RunningMeanEncoder {
 
   [[nodiscard]] el::Index hidden() const { return positions_.cols(); }
   [[nodiscard]] el::Index max_length() const { return positions_.rows(); }
+  [[nodiscard]] bool causal() const { return true; }
 
   void forward(const el::Pass<B>& pass, const el::TokenView& tokens, In table, Cache& cache, Out y) const {
     const el::Index t = tokens.tokens();

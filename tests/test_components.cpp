@@ -1084,3 +1084,190 @@ TEST_CASE("wrong options say what is expected") {
           el::TrainingPass<decltype(one)>(one).run(random_batches<decltype(one)>(el::Padding::masked), 0, 0);
         }) == "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");
 }
+
+// ---- what a training pass refuses -----------------------------------------------------------------------------------
+
+namespace {
+
+/// An encoder of no layers that does not say whether it is causal.
+struct Silent {
+  using Inner = el::TransformerEncoder<el::Dynamic, el::Reference>;
+  using Backend = el::Reference;
+  using Cache = Inner::Cache;
+
+  [[nodiscard]] Index hidden() const { return inner.hidden(); }
+  [[nodiscard]] Index max_length() const { return inner.max_length(); }
+  void forward(auto&&... arguments) const { inner.forward(arguments...); }
+  void backward(const auto& pass, const auto& tokens, const auto& cache, auto dy, Silent& gradient, auto out) const {
+    inner.backward(pass, tokens, cache, dy, gradient.inner, out);
+  }
+  static void visit_parameters(auto& self, auto&& visitor) { Inner::visit_parameters(self.inner, visitor); }
+
+  Inner inner{el::Reference(), {.hidden = ::hidden, .layers = 0, .max_length = ::max_length}};
+};
+
+/// The input's view by an author who did not think of encoders that look ahead.
+struct OwnView {
+  void build(const el::BatchSource& source, std::span<const Index> users, el::TokenBatch& batch) const {
+    el::InputView{}.build(source, users, batch);
+  }
+};
+
+/// A model with a parameter that no training pass has a gradient for.
+struct WithBias : el::SasRec<el::Reference> {
+  explicit WithBias(const el::TransformerEncoder<el::Dynamic, el::Reference>& encoder_part, Index bias_size)
+      : el::SasRec<el::Reference>(el::Reference(), ::items, encoder_part, el::NoClusters<el::Reference>{}),
+        bias(el::Reference(), 1, bias_size) {}
+  static void visit_parameters(auto& self, auto&& visitor) {
+    el::SasRec<el::Reference>::visit_parameters(self, visitor);
+    visitor("score_bias", el::MatrixView(self.bias.view()), 1);
+  }
+  el::Matrix<el::Reference> bias;
+};
+
+/// A model that names the encoder's parameters alone.
+struct WithoutItems : el::SasRec<el::Reference> {
+  using el::SasRec<el::Reference>::SasRec;
+  static void visit_parameters(auto& self, auto&& visitor) {
+    el::TransformerEncoder<el::Dynamic, el::Reference>::visit_parameters(self.encoder, visitor);
+  }
+};
+
+template <class Model>
+std::string refusal(Model& model) {
+  return failure([&] { el::TrainingPass<Model> pass(model); });
+}
+
+}  // namespace
+
+TEST_CASE("an encoder that looks ahead is not trained on targets that it sees") {
+  using Encoder = el::TransformerEncoder<el::Dynamic, el::Reference>;
+  using B = el::Reference;
+  const B backend;
+  const auto encoder = [&](el::AttentionMask mask, double filter_share) {
+    return Encoder(backend, {.hidden = hidden,
+                             .layers = 1,
+                             .max_length = max_length,
+                             .mask = mask,
+                             .filter_share = filter_share,
+                             .filter_frequencies = 2});
+  };
+  const auto all = el::AttentionMask::bidirectional;
+  const auto causal = el::AttentionMask::causal;
+  const auto plain = [&](const Encoder& e) {
+    el::SasRec<B> model(backend, items, e, el::NoClusters<B>{});
+    return refusal(model);
+  };
+  CHECK(plain(encoder(causal, 0)) == "nothing thrown");
+  for (const auto& what : {plain(encoder(all, 0)), plain(encoder(causal, 0.5))}) {
+    CHECK(what.find("encoder: found one that sees the tokens that follow") == 0);
+    CHECK(what.find("'next_item'") != std::string::npos);
+    CHECK(what.find("InputView") != std::string::npos);
+    CHECK(what.find("expected a causal encoder") != std::string::npos);
+  }
+
+  SUBCASE("the same sequences encoded again, and an author's own view, are no way around it") {
+    el::SequentialModel<Encoder, el::NoClusters<B>, el::NextItemBy<el::NextItemLoss::bce, el::Again<el::InputView>>>
+        again(backend, items, encoder(all, 0), {});
+    CHECK(refusal(again).find("InputView") != std::string::npos);
+    el::SequentialModel<Encoder, el::NoClusters<B>, el::NextItemBy<el::NextItemLoss::bce, OwnView>> own(
+        backend, items, encoder(all, 0), {});
+    CHECK(refusal(own).find("expected a causal encoder") != std::string::npos);
+  }
+  SUBCASE("prefixes and pooled users have no target ahead") {
+    el::SequentialModel<Encoder, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
+                        el::NextItemBy<el::NextItemLoss::bce, el::PrefixView>, el::SequenceContrast, el::ClusterLoss,
+                        el::IntentContrast>
+        model(backend, items, encoder(all, 0.5), {backend, 2, hidden});
+    CHECK(refusal(model) == "nothing thrown");
+  }
+  SUBCASE("a loss that is turned on later is refused at its first step") {
+    el::SasRec<B> model(backend, items, encoder(all, 0), {});
+    model.objective<el::NextItemBce>().weight = 0;
+    el::TrainingPass<el::SasRec<B>> pass(model);
+    const auto batches = random_batches<el::SasRec<B>>(el::Padding::masked);
+    CHECK(pass.run(batches, 0, 0).total == 0);
+    model.objective<el::NextItemBce>().weight = 1;
+    CHECK(failure([&] { pass.run(batches, 0, 1); }).find("expected a causal encoder") != std::string::npos);
+  }
+  SUBCASE("an encoder that does not say counts as one that looks ahead") {
+    el::SequentialModel<Silent, el::NoClusters<B>, el::NextItemBce> model(backend, items, Silent{}, {});
+    CHECK(refusal(model).find("encoder: found one that does not say whether it is causal") == 0);
+    el::SequentialModel<Silent, el::NoClusters<B>, el::NextItemBy<el::NextItemLoss::bce, el::PrefixView>> prefixes(
+        backend, items, Silent{}, {});
+    CHECK(refusal(prefixes) == "nothing thrown");
+  }
+}
+
+TEST_CASE("a model whose parameters are not those of its gradients is refused") {
+  const el::Reference backend;
+  const el::TransformerEncoder<el::Dynamic, el::Reference> encoder(
+      backend, {.hidden = hidden, .layers = 1, .max_length = max_length});
+  WithBias more(encoder, 7);
+  CHECK(refusal(more).find("parameters of the model: found 'score_bias' (1, 7), expected no more") == 0);
+  WithoutItems less(backend, items, encoder, el::NoClusters<el::Reference>{});
+  CHECK(refusal(less).find("parameters of the model: found 'position_embeddings.weight'") == 0);
+  CHECK(refusal(less).find("expected 'item_embeddings.weight'") != std::string::npos);
+}
+
+// ---- batches and random numbers -------------------------------------------------------------------------------------
+
+TEST_CASE("a copied batch looks at its own tokens") {
+  const auto points_into_itself = [](const el::TokenView& copy, const el::TokenView& original) {
+    const auto& a = copy.by_position;
+    const auto& b = original.by_position;
+    CHECK(a.begins.data() != b.begins.data());
+    CHECK(a.sample.data() != b.sample.data());
+    CHECK(a.token.data() != b.token.data());
+    CHECK(std::ranges::equal(a.begins, b.begins));
+    CHECK(std::ranges::equal(a.sample, b.sample));
+    CHECK(std::ranges::equal(a.token, b.token));
+  };
+  const BatchShape shape{.lengths = {3, 1, 5}, .max_length = 6, .items = 9};
+  const el::TokenBatch original = random_batch(1, shape, el::Padding::masked);
+  REQUIRE(original.view().by_position.token.size() == 9);
+  const el::TokenBatch copy(original);
+  el::TokenBatch assigned;
+  assigned = original;
+  points_into_itself(copy.view(), original.view());
+  points_into_itself(assigned.view(), original.view());
+  const el::TokenBatch moved(std::move(assigned));
+  points_into_itself(moved.view(), original.view());
+
+  el::TokenBatch reused(original);
+  reused.start(6, el::Padding::masked);
+  reused.add(std::vector<ItemId>{1, 2});
+  CHECK(reused.view().by_position.begins.empty());
+  CHECK(random_batch(1, shape, el::Padding::paper).view().by_position.dense);
+}
+
+TEST_CASE("a batch of more tokens than its numbers can count is refused before it is filled") {
+  constexpr Index most = std::numeric_limits<std::int32_t>::max();
+  el::TokenBatch batch;
+  CHECK(failure([&] { batch.start(most + 1, el::Padding::masked); }) ==
+        "maximum length: found 2147483648, expected 1 to 2147483647");
+  batch.start(most, el::Padding::masked);
+  const std::vector<ItemId> first{1};
+  batch.add(first);
+  const std::span<const ItemId> never_read(first.data(), most);
+  CHECK(failure([&] { batch.add(never_read); }).find("expected at most 2147483647; a smaller batch size") !=
+        std::string::npos);
+}
+
+TEST_CASE("no two places of dropout share a stream, however many layers and views") {
+  std::vector<std::uint32_t> streams;
+  constexpr std::uint32_t views = 5;
+  constexpr std::uint32_t sites = 1200;  // 300 layers of four
+  for (std::uint32_t view = 0; view < views; ++view) {
+    for (std::uint32_t site = 0; site < sites; ++site) {
+      streams.push_back(
+          el::DropoutBits{.seed = 1, .step = 2, .view = view, .training = true}.mask(site, 0.5).stream.tensor);
+    }
+  }
+  CHECK(streams[255] == 0x10FF);  // as ever where a view has up to 256 places
+  CHECK(streams[3 * sites + 7] == 0x1307);
+  std::ranges::sort(streams);
+  CHECK(std::ranges::adjacent_find(streams) == streams.end());
+  CHECK(failure([] { el::DropoutBits{.training = true}.mask(0x10000, 0.5); }).find("expected below 65536") !=
+        std::string::npos);
+}

@@ -120,7 +120,7 @@ enum class RandomTensor : std::uint32_t {
   k_means = 5,
   synthetic = 6,
   bootstrap = 7,
-  dropout = 0x1000,  // + 0x100 * view + dropout site in the encoder
+  dropout = 0x1000,  // see DropoutBits
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

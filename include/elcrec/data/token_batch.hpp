@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <limits>
 #include <span>
 #include <vector>
 
@@ -23,21 +24,24 @@ class TokenBatch {
  public:
   /// Empties the batch.
   void start(Index max_length, Padding padding) {
-    require(max_length >= 1, "maximum length: found ", max_length, ", expected at least 1");
+    require(1 <= max_length && max_length <= most_tokens, "maximum length: found ", max_length, ", expected 1 to ",
+            most_tokens);
     max_length_ = max_length;
     padding_ = padding;
     longest_ = 0;
     has_targets_ = false;
     has_negatives_ = false;
     offsets_.assign(1, 0);
-    for (auto* list : {&items_, &positions_, &targets_, &negatives_, &target_tokens_, &labels_}) {
+    for (auto* list :
+         {&items_, &positions_, &targets_, &negatives_, &target_tokens_, &labels_, &begins_, &samples_, &tokens_}) {
       list->clear();
     }
     index_ = {};
   }
 
   /// Appends a sequence: its last L items, the last one at position L - 1. Targets and negatives are parallel to the
-  /// items, 0 where there is none, or empty. Throws ArgumentError if their number differs from the items'.
+  /// items, 0 where there is none, or empty. Throws ArgumentError if their number differs from the items', and for
+  /// more tokens than an offset can count.
   void add(std::span<const ItemId> items, std::span<const ItemId> targets = {},
            std::span<const ItemId> negatives = {}) {
     const Index n = ssize(items);
@@ -45,6 +49,9 @@ class TokenBatch {
       require(count == 0 || count == n, "batch: found ", count, " targets or negatives for ", n,
               " items, expected as many or none");
     }
+    const Index most_added = padding_ == Padding::paper ? max_length_ : std::min(n, max_length_);
+    require(most_added <= most_tokens - tokens(), "batch: found ", most_added, " tokens more than the ", tokens(),
+            " in it, expected at most ", most_tokens, "; a smaller batch size or maximum length takes fewer");
     has_targets_ = has_targets_ || !targets.empty();
     has_negatives_ = has_negatives_ || !negatives.empty();
     const Index first = std::max<Index>(0, n - max_length_);
@@ -98,9 +105,6 @@ class TokenBatch {
         tokens_[entry] = t;
       }
     }
-    index_.begins = begins_;
-    index_.sample = samples_;
-    index_.token = tokens_;
   }
 
   [[nodiscard]] Index sequences() const { return static_cast<Index>(offsets_.size()) - 1; }
@@ -122,6 +126,9 @@ class TokenBatch {
     v.target_tokens = target_tokens_;
     v.labels = labels_;
     v.by_position = index_;
+    v.by_position.begins = begins_;
+    v.by_position.sample = samples_;
+    v.by_position.token = tokens_;
     return v;
   }
 
@@ -135,6 +142,8 @@ class TokenBatch {
     items_.push_back(item);
     positions_.push_back(static_cast<std::int32_t>(position));
   }
+
+  static constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max();
 
   Index max_length_ = 1;
   Padding padding_ = Padding::masked;
@@ -151,7 +160,7 @@ class TokenBatch {
   std::vector<std::int32_t> begins_;
   std::vector<std::int32_t> samples_;
   std::vector<std::int32_t> tokens_;
-  GramIndex index_;
+  GramIndex index_;  // without its lists, which are the three vectors: a copy has its own
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -3,6 +3,7 @@
 #include <concepts>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <type_traits>
 #include <vector>
 
@@ -29,6 +30,8 @@ struct BatchSource {
 };
 
 /// A way to look at users: makes the sequences that an objective wants encoded. `batch` was started by the caller.
+/// `needs_causal` is false in a view none of whose targets is a later token of its own sequence: any encoder may be
+/// trained on it then. A view that does not say needs a causal one. `name` is for messages, if there is one.
 template <class V>
 concept View = std::default_initializable<V> &&
     requires(const V& view, const BatchSource& source, std::span<const Index> users, TokenBatch& batch) {
@@ -37,6 +40,9 @@ concept View = std::default_initializable<V> &&
 
 /// The training input items[:-3] of each user with its targets items[1:-2] and one sampled negative for each target.
 struct InputView {
+  static constexpr std::string_view name = "InputView";
+  static constexpr bool needs_causal = true;
+
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
     std::vector<ItemId> negatives;
     for (std::size_t n = 0; n < users.size(); ++n) {
@@ -55,6 +61,8 @@ struct InputView {
 /// last token, and a sampled negative beside it. The targets are those of InputView, one a sequence; an encoder may
 /// look at the whole of it, so it need not be causal.
 struct PrefixView {
+  static constexpr bool needs_causal = false;
+
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
     std::vector<ItemId> targets;
     std::vector<ItemId> negatives;
@@ -79,6 +87,8 @@ using CropMaskReorder = RandomView<Crop, Mask, Reorder>;
 /// whole history is augmented, then cut to L, as in the released code. Labels are the users' last target items.
 template <Augmentation A = CropMaskReorder>
 struct AugmentedPair {
+  static constexpr bool needs_causal = false;
+
   A augmentation{};
 
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
@@ -110,5 +120,27 @@ template <class V>
 struct SourceOf<Again<V>> {
   using Type = V;
 };
+
+/// Whether a target of V may be a later token of its own sequence.
+template <class V>
+[[nodiscard]] consteval bool needs_causal() {
+  using Source = typename SourceOf<V>::Type;
+  if constexpr (requires { Source::needs_causal; }) {
+    return Source::needs_causal;
+  } else {
+    return true;
+  }
+}
+
+/// V's name in messages.
+template <class V>
+[[nodiscard]] constexpr std::string_view view_name() {
+  using Source = typename SourceOf<V>::Type;
+  if constexpr (requires { Source::name; }) {
+    return Source::name;
+  } else {
+    return "a view without `needs_causal = false`";
+  }
+}
 
 }  // namespace elcrec::inline ELCREC_TARGET

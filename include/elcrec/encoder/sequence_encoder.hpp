@@ -21,6 +21,9 @@ namespace elcrec::inline ELCREC_TARGET {
 /// - both are const: any number of threads may run them, each with a Pass of its own.
 /// - forward_last(pass, tokens, table, y), if it has one: y (S, D), forward's rows for the last token of each sequence,
 ///   without dropout; otherwise scoring takes them from forward.
+/// - causal(), if it has one: whether no row of y depends on a later token of its sequence. An encoder that does not
+/// say
+///   so is not trained on targets that are later tokens (see is_causal).
 /// - hidden(), max_length(), and visit_parameters as in nn/parameter.hpp.
 template <class E>
 concept SequenceEncoder = Backend<typename E::Backend> && std::copy_constructible<E> &&
@@ -34,6 +37,22 @@ concept SequenceEncoder = Backend<typename E::Backend> && std::copy_constructibl
   encoder.backward(pass, tokens, cache, out, gradient, out);
   E::visit_parameters(encoder, AnyFunction{});
 };
+
+/// An encoder that says whether it is causal.
+template <class E>
+concept TellsCausality = requires(const E& encoder) {
+  { encoder.causal() } -> std::convertible_to<bool>;
+};
+
+/// Whether no row of the encoder's y depends on a later token. False for an encoder that does not say.
+template <SequenceEncoder E>
+[[nodiscard]] bool is_causal(const E& encoder) {
+  if constexpr (TellsCausality<E>) {
+    return encoder.causal();
+  } else {
+    return false;
+  }
+}
 
 /// An encoder with forward_last. A concept by name, because nvcc 13 takes the same requirement for unmet where an
 /// `if constexpr` in a member function states it, and then makes no device code for what the branch launches.

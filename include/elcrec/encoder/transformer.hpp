@@ -78,6 +78,7 @@ class TransformerEncoder {
 
   [[nodiscard]] Index hidden() const { return options_.hidden; }
   [[nodiscard]] Index max_length() const { return options_.max_length; }
+  [[nodiscard]] bool causal() const { return options_.mask == AttentionMask::causal && options_.filter_share == 0; }
   [[nodiscard]] const TransformerOptions& options() const { return options_; }
 
   /// y (T, D) from table (V, D). Allocates in pass.memory only.

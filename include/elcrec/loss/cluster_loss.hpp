@@ -128,6 +128,7 @@ void nearest_cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h,
 struct ClusterLoss {
   using Views = TypeList<InputView>;
   static constexpr std::string_view name = "cluster";
+  static constexpr bool predicts = false;
 
   double weight = 1.0;  ///< α of the paper
   CenterPairs pairs = CenterPairs::all;

@@ -85,6 +85,7 @@ struct SequenceContrast {
 struct IntentContrast {
   using Views = TypeList<InputView, AugmentedPair<>, Again<AugmentedPair<>>>;
   static constexpr std::string_view name = "intent_contrast";
+  static constexpr bool predicts = false;
 
   double weight = 0.1;
   double temperature = 1.0;

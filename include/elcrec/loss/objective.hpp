@@ -13,6 +13,8 @@ namespace elcrec::inline ELCREC_TARGET {
 /// - `name`: its key in logs;
 /// - `weight`: its factor in the total; with 0 it is not evaluated at all;
 /// - `reads<V>()`: whether, as it is set now, it reads view V (views that nobody reads are not built);
+/// - `predicts`: false in a loss that reads no targets, so that it may be evaluated on any view of any encoder; a loss
+///   that does not say predicts;
 /// - `evaluate(step)`: gets a train/training_pass.hpp TrainingPass, adds the unweighted loss to `step.loss(*this)` and
 ///   weight times its gradients to the encodings' dy, to the clusters' gradient and to the items' gradient.
 template <class O>
@@ -21,6 +23,16 @@ concept Objective = std::copy_constructible<O> && requires(const O& objective) {
   { O::name } -> std::convertible_to<std::string_view>;
   { objective.weight } -> std::convertible_to<double>;
 };
+
+/// Whether O reads the targets of its views.
+template <Objective O>
+[[nodiscard]] consteval bool predicts() {
+  if constexpr (requires { O::predicts; }) {
+    return O::predicts;
+  } else {
+    return true;
+  }
+}
 
 /// Whether `objective` reads view V now. An objective without `reads` reads all its views whenever it has a weight.
 template <class V, Objective O>

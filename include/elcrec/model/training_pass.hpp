@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <map>
@@ -9,14 +10,36 @@
 #include <utility>
 #include <vector>
 
+#include "elcrec/core/error.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/data/views.hpp"
+#include "elcrec/encoder/sequence_encoder.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
 #include "elcrec/model/sequential_model.hpp"
 #include "elcrec/nn/parameter.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
+
+/// Throws ArgumentError if an objective would train the encoder on targets that it can see.
+template <class Model>
+void check_causality(const Model& model) {
+  if (is_causal(model.encoder)) {
+    return;
+  }
+  const auto check = [&]<class O>(const O& objective) {
+    O::Views::for_each([&]<class V>(std::type_identity<V>) {
+      if constexpr (predicts<O>() && needs_causal<V>()) {
+        require(!reads_view<V>(objective), "encoder: found one that ",
+                TellsCausality<typename Model::EncoderType> ? "sees the tokens that follow"
+                                                            : "does not say whether it is causal",
+                " under the objective '", O::name, "', which predicts those of ", view_name<V>(),
+                "; expected a causal encoder (causal() is true), or PrefixView");
+      }
+    });
+  };
+  std::apply([&](const auto&... objective) { (check(objective), ...); }, model.objectives);
+}
 
 /// The value of each objective in one step (before its weight), and their weighted sum.
 struct Losses {
@@ -121,8 +144,10 @@ class TrainingPass {
 
   TrainingPass(const TrainingPass&) = delete;
   TrainingPass& operator=(const TrainingPass&) = delete;
+  /// Throws ArgumentError if an objective would train the encoder on targets that it can see, or if the model's
+  /// parameters are not those of its clusters, items and encoder.
   explicit TrainingPass(Model& model)
-      : model_(model),
+      : model_(checked(model)),
         backend_(model.backend()),
         memory_(backend_.make_workspace()),
         item_gradient_(backend_, model.items().rows(), model.hidden()),
@@ -146,6 +171,7 @@ class TrainingPass {
     for (std::size_t i = 0; i < 2 * SourceList::size; ++i) {
       stagings_.emplace_back(backend_);
     }
+    check_parameters();
   }
 
   /// Computes losses and gradients for the batches. Dropout is drawn from (seed, step) when `training`.
@@ -170,6 +196,7 @@ class TrainingPass {
 
   /// Computes losses and gradients for the batches uploaded last; on a device, what follows need not wait for it.
   void start(std::uint64_t seed, std::uint32_t step, bool training = true) {
+    check_causality(model_);  // weights may have changed
     prepare(seed, step, training);
     backend_.run_step([this] {
       clear_item_gradient();
@@ -282,6 +309,29 @@ class TrainingPass {
   }
 
  private:
+  static Model& checked(Model& model) {
+    check_causality(model);
+    return model;
+  }
+
+  void check_parameters() {
+    const auto list = parameters(model_);
+    const auto trained = gradients();
+    const auto text = [](const auto& parameters, std::size_t i) {
+      if (i >= parameters.size()) {
+        return std::string("no more");
+      }
+      const auto& p = parameters[i];
+      return message('\'', p.name, "' (", p.values.rows(), ", ", p.values.cols(), ")");
+    };
+    for (std::size_t i = 0; i < std::max(list.size(), trained.size()); ++i) {
+      const std::string found = text(list, i);
+      const std::string expected = text(trained, i);
+      require(found == expected, "parameters of the model: found ", found, ", expected ", expected,
+              ": those of its clusters, its items and its encoder have gradients, in this order");
+    }
+  }
+
   template <class Source>
   [[nodiscard]] bool reads_source() const {
     bool any = false;

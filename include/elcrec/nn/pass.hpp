@@ -1,6 +1,7 @@
 #pragma once
 
 #include "elcrec/core/dropout_mask.hpp"
+#include "elcrec/core/error.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
 
@@ -14,15 +15,20 @@ struct DropoutBits {
   std::uint32_t view = 0;
   bool training = false;
 
-  static constexpr std::uint32_t sites_per_view = 0x100;
+  static constexpr std::uint32_t sites = 0x10000;
+  static constexpr std::uint32_t views = 0xFFF0;
 
-  /// Mask of one place in an encoder; places are numbered by the encoder, below `sites_per_view`.
+  /// Mask of one place in an encoder; places are numbered by the encoder, below `sites`. No two places of the views
+  /// below `views` share a stream: the tensor's number is that of RandomTensor::dropout + 2^24 · (site / 256)
+  /// + 256 · view + site mod 256.
   [[nodiscard]] DropoutMask mask(std::uint32_t site, double rate) const {
     if (!training) {
       return {};
     }
+    require(site < sites && view < views, "dropout: found place ", site, " of view ", view, ", expected below ", sites,
+            " and ", views);
     const auto first = static_cast<std::uint32_t>(RandomTensor::dropout);
-    return {RandomStream{seed, step, first + sites_per_view * view + site}, rate};
+    return {RandomStream{seed, step, first + (site / 0x100 << 24) + 0x100 * view + site % 0x100}, rate};
   }
 };
 
