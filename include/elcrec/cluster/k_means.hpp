@@ -19,6 +19,12 @@ struct KMeansOptions {
   std::uint64_t seed = 0;
 };
 
+/// Throws ArgumentError for numbers out of their range.
+inline void check(const KMeansOptions& options) {
+  require(options.restarts >= 1, "k-means: found ", options.restarts, " restarts, expected at least 1");
+  require(options.iterations >= 0, "k-means: found ", options.iterations, " iterations, expected 0 or more");
+}
+
 /// Lloyd's algorithm: centers (K, D) of the rows of points (N, D), the best of several random starts by the sum of
 /// squared distances, which is returned. A start takes K distinct points; a cluster that loses all points takes the
 /// point farthest from its center. Throws when K > N. Same result for any number of threads.
@@ -30,8 +36,7 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
   const Index n = points.rows();
   const Index k = centers.rows();
   require(k >= 1 && k <= n, "k-means: found K = ", k, " clusters for ", n, " points, expected 1 <= K <= points");
-  require(options.restarts >= 1, "k-means: found ", options.restarts, " restarts, expected at least 1");
-  require(options.iterations >= 0, "k-means: found ", options.iterations, " iterations, expected 0 or more");
+  check(options);
   constexpr Index grain = 256;
 
   Matrix<B> current(backend, k, points.cols());

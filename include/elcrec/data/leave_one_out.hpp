@@ -4,10 +4,12 @@
 #include <cstdint>
 #include <memory>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/fingerprint.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
@@ -68,6 +70,16 @@ class LeaveOneOut {
 
   std::shared_ptr<const SequenceDataset> data_;
 };
+
+/// A digest of all that training and evaluation read: each user's items, and what the rows are called.
+[[nodiscard]] inline Fingerprint fingerprint(const LeaveOneOut& split) {
+  Fingerprint digest;
+  digest.add(std::string_view("leave-one-out")).add(split.dataset().item_names());
+  for (Index user = 0; user < split.user_count(); ++user) {
+    digest.add(split.items(user));
+  }
+  return digest;
+}
 
 /// Splits a data set. With `drop`, users of fewer than 4 items are left out and the others renumbered (names stay; so
 /// do the rows of all items). Throws ArgumentError, with `reject`, naming such a user, and if nobody is left.

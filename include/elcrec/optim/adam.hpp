@@ -89,6 +89,9 @@ class AdamState {
   [[nodiscard]] long steps() const { return steps_; }
   void set_steps(long n) { steps_ = n; }
 
+  /// Of what visit names: squares.
+  [[nodiscard]] static bool never_negative(std::string_view name) { return name.starts_with("square."); }
+
   template <class Visitor>
   void visit(Visitor&& visitor) {
     for (auto& moments : moments_) {

@@ -14,7 +14,8 @@ namespace elcrec::inline ELCREC_TARGET {
 /// - State(options, backend, parameters): one slot for each parameter;
 /// - step(backend, parameters, gradients, rate_factor): one update, the lists being parallel;
 /// - steps(): updates made; set_steps(n) when resuming;
-/// - visit(visitor): visitor(name, MatrixView) for everything that a checkpoint must hold.
+/// - visit(visitor): visitor(name, MatrixView) for everything that a checkpoint must hold;
+/// - never_negative(name), if it has one: whether a checkpoint with negative values under that name is refused.
 template <class O>
 concept Optimizer = std::copy_constructible<O> && requires {
   { O::name } -> std::convertible_to<std::string_view>;

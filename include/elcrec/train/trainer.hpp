@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <atomic>
 #include <chrono>
@@ -7,11 +8,15 @@
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
+#include <functional>
 #include <limits>
 #include <map>
 #include <numeric>
 #include <span>
 #include <string>
+#include <string_view>
+#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -44,6 +49,7 @@ struct TrainerOptions {
   std::filesystem::path checkpoint{};       ///< where to save; empty for nowhere
   Index checkpoint_every = 1;               ///< epochs between saves (a better model and an interruption always save)
   const std::atomic<bool>* stop = nullptr;  ///< when it turns true, training saves and ends at the next step
+  std::function<void(const std::string&)> notice{};  ///< is told at once what becomes FitResult::note
 };
 
 /// What is known after an epoch.
@@ -65,6 +71,7 @@ struct FitResult {
   Index epochs = 0;  ///< finished in all, resumed ones included
   Index best_epoch = 0;
   double best_ndcg = 0;  ///< on the validation split
+  std::string note{};    ///< what of a run on other data or by another protocol could not be taken over; or empty
 };
 
 /// Trains a model: shuffled batches of users, one TrainingPass and one optimizer step each, validation after every
@@ -90,63 +97,60 @@ class Trainer {
     require(options_.patience >= 1, "patience: found ", options_.patience, ", expected at least 1");
     require(options_.checkpoint_every >= 1, "checkpoint_every: found ", options_.checkpoint_every,
             ", expected at least 1");
+    require(options_.metric_cutoff >= 1, "metric cutoff: found ", options_.metric_cutoff, ", expected at least 1");
     require(options_.clip_norm >= 0, "clip norm: found ", options_.clip_norm, ", expected 0 (off) or more");
+    require(options_.schedule.warmup_steps >= 0, "warm-up steps: found ", options_.schedule.warmup_steps,
+            ", expected 0 or more");
+    if (Model::has_clusters && (options_.k_means_start || options_.k_means_end)) {
+      check(options_.k_means);
+    }
   }
 
-  /// Continues where a checkpoint that this trainer's like wrote left off. Throws FileError when it holds no training
-  /// state or that of another configuration.
+  /// Continues where a checkpoint that this trainer's like wrote left off; `fit` finds out whether on the same data.
+  /// Throws FileError when it holds no training state, one that no run can be in, or that of another configuration;
+  /// model and trainer are then as they were.
   void resume(const std::filesystem::path& path) {
     const SafetensorsFile file = SafetensorsFile::read(path);
-    const auto state = [&](const std::string& key) {
-      const auto found = file.metadata().find(std::string(training_prefix) + key);
-      require<FileError>(found != file.metadata().end(), path.string(), ": found no '", training_prefix, key,
-                         "' in the metadata, expected a checkpoint with training state");
-      return found->second;
-    };
-    const auto expect = [&](const std::string& key, const std::string& wanted) {
-      require<FileError>(state(key) == wanted, path.string(), ": found ", key, " = ", state(key), ", expected ", wanted,
-                         " as in this run");
-    };
-    expect("optimizer", std::string(Opt::name));
-    expect("seed", to_text(options_.seed));
-    expect("batch_size", to_text(options_.batch_size));
-    read_parameters(file, path.string(), model_.backend(), model_);
+    Saved saved = read_state(file, path.string());
+    Weights before;
+    snapshot(before);
+    try {
+      read_parameters(file, path.string(), model_.backend(), model_);
+    } catch (...) {
+      restore(before);
+      throw;
+    }
     snapshot(best_);
-    for_each_state([&](const std::string& name, auto values) {
-      const auto host = file.read<Scalar>(std::string(training_prefix) + name);
-      require<FileError>(host.size() == static_cast<std::size_t>(values.size()), path.string(), ": tensor '",
-                         training_prefix, name, "': found ", host.size(), " values, expected ", values.size());
-      model_.backend().template copy<Scalar>(host, values.flat());
-    });
-    from_text("epoch", state("epoch"), progress_.epoch);
-    from_text("step", state("step"), progress_.step);
-    from_text("batch", state("batch"), progress_.batch);
-    from_text("best_ndcg", state("best_ndcg"), progress_.best_ndcg);
-    from_text("best_epoch", state("best_epoch"), progress_.best_epoch);
-    sums_.clear();
-    const auto saved = file.read<double>(std::string(training_prefix) + "loss_sums");
-    sums_.assign(saved.begin(), saved.end());
-    long steps = 0;
-    from_text("optimizer_steps", state("optimizer_steps"), steps);
-    optimizer_.set_steps(steps);
+    auto values = saved.arrays.begin();
+    for_each_state(
+        [&](const std::string&, auto array) { model_.backend().template copy<Scalar>(*values++, array.flat()); });
+    optimizer_.set_steps(saved.optimizer_steps);
+    progress_ = saved.progress;
+    ground_ = std::move(saved.ground);
+    sums_ = std::move(saved.sums);
     centers_started_ = true;
   }
 
   /// Trains until an end of FitResult; calls each callback(EpochReport) after every epoch. Throws DivergenceError when
   /// a loss is not finite: the model then holds the best weights so far, and the checkpoint on disk is the last good
   /// one. Throws ArgumentError if k-means is to find more centers than there are users.
+  ///
+  /// A run goes on only on the same data: on others, or where a checkpoint does not say, the epoch under way begins
+  /// anew. There, and under another validation protocol, the best weights are measured anew; both are noted. Throws
+  /// FileError if the rows of the item table would mean other items.
   template <std::invocable<const EpochReport&>... Callbacks>
   FitResult fit(const LeaveOneOut& split, Callbacks&&... callbacks) {
     require(split.item_count() <= model_.item_count(), "training: found data with ", split.item_count(),
             " items, expected at most the model's ", model_.item_count());
     check_centers(split);
+    const std::string note = go_on_with(split);
     if (!std::exchange(centers_started_, true) && options_.k_means_start) {
       find_centers(split);
     }
     const UniformNegativeSampler negatives(split.dataset());
     FitResult::End end = FitResult::End::epochs_done;
     while (progress_.epoch < options_.epochs) {
-      if (progress_.epoch - progress_.best_epoch >= options_.patience) {
+      if (progress_.epoch - std::max(progress_.best_epoch, progress_.measured_anew) >= options_.patience) {
         end = FitResult::End::early_stop;
         break;
       }
@@ -164,7 +168,7 @@ class Trainer {
     if (end != FitResult::End::interrupted) {
       end_with_best(split);
     }
-    return {end, progress_.epoch, progress_.best_epoch, progress_.best_ndcg};
+    return {end, progress_.epoch, progress_.best_epoch, progress_.best_ndcg, note};
   }
 
   /// Epochs finished, those before a resumption included.
@@ -192,6 +196,12 @@ class Trainer {
     state("batch", to_text(progress_.batch));
     state("best_ndcg", to_text(progress_.best_ndcg));
     state("best_epoch", to_text(progress_.best_epoch));
+    state("measured_anew", to_text(progress_.measured_anew));
+    if (!ground_.data.empty()) {
+      state("data", ground_.data);
+      state("users", to_text(ground_.users));
+      state("validation", ground_.validation);
+    }
     state("optimizer_steps", to_text(optimizer_.steps()));
     const auto& backend = model_.backend();
     for_each_state([&](const std::string& name, auto values) {
@@ -199,13 +209,7 @@ class Trainer {
     });
     writer.add<Backend, double>(backend, std::string(training_prefix) + "loss_sums", {static_cast<Index>(sums_.size())},
                                 sums_);
-    Weights current;
-    snapshot(current);
-    if (!best_.empty()) {
-      restore(best_);
-    }
-    writer.add_parameters(backend, model_);
-    restore(current);
+    with_best([&] { writer.add_parameters(backend, model_); });
     writer.add(split.dataset().item_map());
     writer.write(options_.checkpoint);
   }
@@ -219,7 +223,172 @@ class Trainer {
     std::uint32_t step = 0;
     double best_ndcg = -1;
     Index best_epoch = 0;
+    Index measured_anew = 0;  ///< the epoch after which best_ndcg was measured on another ground than before
   };
+
+  /// What best_ndcg and the place within an epoch belong to.
+  struct Ground {
+    std::string data{};  ///< fingerprint of the split; empty where it is not known
+    Index users = 0;
+    std::string validation{};           ///< such as "strict NDCG@20"
+    std::vector<std::int64_t> items{};  ///< what rows 1, 2, ... of the item table are called
+    std::string source = "the run so far";
+
+    [[nodiscard]] bool same_data(const Ground& other) const { return data == other.data && users == other.users; }
+  };
+
+  /// The training state of a checkpoint.
+  struct Saved {
+    Progress progress{};
+    Ground ground{};
+    long optimizer_steps = 0;
+    Weights arrays{};  ///< in the order of for_each_state
+    std::vector<double> sums{};
+  };
+
+  [[nodiscard]] Ground ground_of(const LeaveOneOut& split) const {
+    const auto names = split.dataset().item_names();
+    return {.data = fingerprint(split).text(),
+            .users = split.user_count(),
+            .validation = message(options_.validation.protocol == Protocol::paper ? "paper" : "strict", " NDCG@",
+                                  options_.metric_cutoff),
+            .items = {names.begin(), names.end()}};
+  }
+
+  /// Makes what was reached so far comparable on `split`. Says what had to be done for it.
+  std::string go_on_with(const LeaveOneOut& split) {
+    Ground now = ground_of(split);
+    for (std::size_t i = 0; i < std::min(now.items.size(), ground_.items.size()); ++i) {
+      require<FileError>(now.items[i] == ground_.items[i], "training: row ", i + 1, " is item ", now.items[i],
+                         " in the data, expected item ", ground_.items[i], " as in ", ground_.source);
+    }
+    const bool same_data = now.same_data(ground_);
+    const bool same_measure = same_data && now.validation == ground_.validation;
+    std::string note;
+    if (!same_data) {
+      if (progress_.batch > 0) {
+        note += message("; epoch ", progress_.epoch + 1, " begins anew");
+      }
+      progress_.batch = 0;
+      progress_.step = step_at(progress_.epoch, 0, split.user_count());
+      sums_.clear();
+    }
+    if (!same_measure && progress_.best_epoch > 0) {
+      double ndcg = 0;
+      with_best([&] {
+        ndcg = evaluate(std::as_const(model_), split, Split::valid, options_.validation).ndcg(options_.metric_cutoff);
+      });
+      note += message("; the best weights, of epoch ", progress_.best_epoch, ", have ", now.validation, ' ', ndcg,
+                      " there (", progress_.best_ndcg, " before)");
+      if (ndcg != progress_.best_ndcg) {
+        progress_.measured_anew = progress_.epoch;
+      }
+      progress_.best_ndcg = ndcg;
+    }
+    if (!note.empty()) {
+      note = (same_data              ? message("validation by ", now.validation, ", until now by ", ground_.validation)
+              : ground_.data.empty() ? message(ground_.source, " does not say what data and protocol it is from")
+                                     : message("other data than in ", ground_.source)) +
+             note;
+      if (options_.notice) {
+        options_.notice(note);
+      }
+    }
+    ground_ = std::move(now);
+    return note;
+  }
+
+  /// Reads and checks all of a training state but the weights that are the model's. Throws FileError.
+  Saved read_state(const SafetensorsFile& file, const std::string& path) {
+    const auto text = [&](const std::string& key) -> const std::string& {
+      const auto found = file.metadata().find(std::string(training_prefix) + key);
+      require<FileError>(found != file.metadata().end(), path, ": found no '", training_prefix, key,
+                         "' in the metadata, expected a checkpoint with training state");
+      return found->second;
+    };
+    const auto expect = [&](const std::string& key, const std::string& wanted) {
+      require<FileError>(text(key) == wanted, path, ": found ", key, " = ", text(key), ", expected ", wanted,
+                         " as in this run");
+    };
+    const auto number = [&]<class T>(const std::string& key, T lowest, T highest) {
+      T value{};
+      bool reads = true;
+      try {
+        from_text(key, text(key), value);
+      } catch (const ArgumentError&) {
+        reads = false;
+      }
+      if constexpr (std::is_floating_point_v<T>) {
+        reads = reads && detail::is_finite(value);
+      }
+      require<FileError>(reads && lowest <= value && value <= highest, path, ": ", training_prefix, key, ": found '",
+                         text(key), "', expected a ", std::is_floating_point_v<T> ? "" : "whole ", "number from ",
+                         lowest, " to ", highest);
+      return value;
+    };
+    expect("optimizer", std::string(Opt::name));
+    expect("seed", to_text(options_.seed));
+    expect("batch_size", to_text(options_.batch_size));
+
+    constexpr Index most = std::numeric_limits<Index>::max();
+    Saved saved;
+    auto& p = saved.progress;
+    p.epoch = number("epoch", Index{0}, most);
+    p.best_epoch = number("best_epoch", Index{p.epoch > 0 ? 1 : 0}, p.epoch);
+    p.best_ndcg = p.epoch > 0 ? number("best_ndcg", 0.0, 1.0) : number("best_ndcg", -1.0, -1.0);
+    saved.ground.source = path;
+    if (file.metadata().contains(std::string(training_prefix) + "data")) {
+      saved.ground.data = text("data");
+      saved.ground.users = number("users", Index{1}, most);
+      saved.ground.validation = text("validation");
+      p.measured_anew = number("measured_anew", Index{0}, p.epoch);
+      p.batch = number("batch", Index{0}, batches_of(saved.ground.users) - 1);
+      const std::uint32_t step = step_at(p.epoch, p.batch, saved.ground.users);
+      p.step = number("step", step, step);
+    } else {
+      p.batch = number("batch", Index{0}, most);
+      p.step = number("step", std::uint32_t{0}, std::numeric_limits<std::uint32_t>::max());
+    }
+    saved.optimizer_steps = number("optimizer_steps", 0L, std::numeric_limits<long>::max() / 2);
+
+    const auto expect_size = [&](const std::string& name, std::size_t found, std::size_t expected) {
+      require<FileError>(found == expected, path, ": tensor '", name, "': found ", found, " values, expected ",
+                         expected);
+    };
+    for_each_state([&](const std::string& key, auto values) {
+      const std::string name = std::string(training_prefix) + key;
+      const auto& array = saved.arrays.emplace_back(file.read<Scalar>(name));
+      expect_size(name, array.size(), static_cast<std::size_t>(values.size()));
+      const auto negative = std::find_if(array.begin(), array.end(), [](Scalar x) { return x < 0; });
+      require<FileError>(negative == array.end() || !never_negative(key), path, ": tensor '", name, "': found ",
+                         negative == array.end() ? Scalar(0) : *negative, " at element ", negative - array.begin(),
+                         ", expected no negative value");
+    });
+    const std::string sums = std::string(training_prefix) + "loss_sums";
+    saved.sums = file.read<double>(sums);
+    expect_size(sums, saved.sums.size(), p.batch > 0 ? 1 + terms() : 0);
+    if (file.contains(item_ids_tensor)) {
+      saved.ground.items = file.read<std::int64_t>(item_ids_tensor);
+    }
+    return saved;
+  }
+
+  /// Whether the optimizer says so of this name of for_each_state.
+  [[nodiscard]] static bool never_negative(std::string_view key) {
+    constexpr std::string_view prefix = Opt::name;
+    using State = typename Opt::template State<Backend>;
+    if constexpr (requires { State::never_negative(key); }) {
+      return key.starts_with(prefix) && State::never_negative(key.substr(prefix.size() + 1));
+    } else {
+      return false;
+    }
+  }
+
+  /// Losses that an epoch sums up, besides their total.
+  [[nodiscard]] std::size_t terms() const {
+    return std::apply([](const auto&... objective) { return (std::size_t{objective.weight != 0} + ... + 0); },
+                      model_.objectives);
+  }
 
   /// Everything of a run under way that is an array of scalars.
   template <class F>
@@ -243,6 +412,21 @@ class Trainer {
     for (std::size_t i = 0; i < weights.size(); ++i) {
       model_.backend().template copy<Scalar>(weights[i], parameters_[i].values.flat());
     }
+  }
+
+  /// f() while the model has the best weights, if there are any yet.
+  template <class F>
+  void with_best(F f) {
+    Weights current;
+    snapshot(current);
+    restore(best_);
+    try {
+      f();
+    } catch (...) {
+      restore(current);
+      throw;
+    }
+    restore(current);
   }
 
   void check_centers(const LeaveOneOut& split) const {
@@ -294,8 +478,14 @@ class Trainer {
     }
   }
 
-  [[nodiscard]] Index batches_of(const LeaveOneOut& split) const {
-    return (split.user_count() + options_.batch_size - 1) / options_.batch_size;
+  [[nodiscard]] Index batches_of(Index users) const { return 1 + (users - 1) / options_.batch_size; }
+  [[nodiscard]] Index batches_of(const LeaveOneOut& split) const { return batches_of(split.user_count()); }
+
+  /// Steps before a batch; modulo 2^32, as random numbers are addressed.
+  [[nodiscard]] std::uint32_t step_at(Index epoch, Index batch, Index users) const {
+    return static_cast<std::uint32_t>(static_cast<std::uint64_t>(epoch) *
+                                          static_cast<std::uint64_t>(batches_of(users)) +
+                                      static_cast<std::uint64_t>(batch));
   }
 
   /// The rest of the epoch under way. False when it was interrupted.
@@ -305,12 +495,13 @@ class Trainer {
     RandomEngine({options_.seed, static_cast<std::uint32_t>(progress_.epoch),
                   static_cast<std::uint32_t>(RandomTensor::user_order)})
         .shuffle(std::span(order));
-    const long total_steps = static_cast<long>(options_.epochs * batches_of(split));
+    constexpr Index most = std::numeric_limits<Index>::max();
+    const Index total_steps = options_.epochs > most / batches_of(split) ? most : options_.epochs * batches_of(split);
     // A device computes one step while the host makes the batches of the next.
     const auto prepare = [&](Index batch, std::uint32_t step) {
       const Index first = batch * options_.batch_size;
-      const auto users =
-          slice(std::span<const Index>(order), first, std::min(split.user_count(), first + options_.batch_size));
+      const auto users = slice(std::span<const Index>(order), first,
+                               first + std::min(split.user_count() - first, options_.batch_size));
       auto& batches = batches_[step % 2];
       batches.build(model_, {&split, &negatives, options_.seed, step}, users);
       pass_.upload(batches);
@@ -395,6 +586,7 @@ class Trainer {
   std::vector<Parameter<Scalar>> parameters_;
   typename Opt::template State<Backend> optimizer_;
   Progress progress_;
+  Ground ground_;
   Weights best_;
   std::vector<double> sums_;  // of the epoch under way: total, then each term
   std::vector<std::string> names_;
