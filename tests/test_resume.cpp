@@ -158,7 +158,7 @@ void rewrite(const fs::path& path, const std::function<void(Parts&)>& change) {
 /// A checkpoint of a release that did not say what it was trained on.
 void make_old(const fs::path& path) {
   rewrite(path, [](Parts& parts) {
-    for (const char* key : {"data", "users", "validation", "measured_anew"}) {
+    for (const char* key : {"data", "users", "protocol", "metric_cutoff", "measured_anew"}) {
       parts.metadata.erase("training." + std::string(key));
     }
   });
@@ -364,6 +364,8 @@ TEST_CASE("a training state of nonsense is refused and leaves the trainer as it 
     value(false, "measured_anew", "-9223372036854775808", "a whole number from 0 to 2");
     value(false, "users", "0", "a whole number from 1 to ");
     value(false, "epoch", "1.5", "a whole number");
+    value(false, "metric_cutoff", "0", "a whole number from 1 to ");
+    value(false, "protocol", "PAPER", "strict or paper");
   }
   SUBCASE("best NDCG") {
     for (const char* text : {"nan", "-nan", "inf", "-inf", "2", "-0.5", "-1", "1e999", ""}) {
@@ -401,8 +403,8 @@ TEST_CASE("a training state of nonsense is refused and leaves the trainer as it 
             [&](Parts& parts) { parts.floats.erase("training.current.LayerNorm.bias"); });
   }
   SUBCASE("a value that is missing") {
-    for (const char* key : {"epoch", "batch", "step", "best_ndcg", "best_epoch", "optimizer_steps", "users",
-                            "validation", "measured_anew", "optimizer", "seed", "batch_size"}) {
+    for (const char* key : {"epoch", "batch", "step", "best_ndcg", "best_epoch", "optimizer_steps", "users", "protocol",
+                            "metric_cutoff", "measured_anew", "optimizer", "seed", "batch_size"}) {
       refused(false, "found no 'training." + std::string(key) + "' in the metadata",
               [&](Parts& parts) { parts.metadata.erase("training." + std::string(key)); });
     }

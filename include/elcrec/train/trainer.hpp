@@ -200,7 +200,8 @@ class Trainer {
     if (!ground_.data.empty()) {
       state("data", ground_.data);
       state("users", to_text(ground_.users));
-      state("validation", ground_.validation);
+      state("protocol", ground_.protocol);
+      state("metric_cutoff", to_text(ground_.metric_cutoff));
     }
     state("optimizer_steps", to_text(optimizer_.steps()));
     const auto& backend = model_.backend();
@@ -230,11 +231,13 @@ class Trainer {
   struct Ground {
     std::string data{};  ///< fingerprint of the split; empty where it is not known
     Index users = 0;
-    std::string validation{};           ///< such as "strict NDCG@20"
+    std::string protocol{};  ///< of validation: "strict" or "paper"
+    int metric_cutoff = 0;
     std::vector<std::int64_t> items{};  ///< what rows 1, 2, ... of the item table are called
     std::string source = "the run so far";
 
     [[nodiscard]] bool same_data(const Ground& other) const { return data == other.data && users == other.users; }
+    [[nodiscard]] std::string measure() const { return message(protocol, " NDCG@", metric_cutoff); }
   };
 
   /// The training state of a checkpoint.
@@ -250,8 +253,8 @@ class Trainer {
     const auto names = split.dataset().item_names();
     return {.data = fingerprint(split).text(),
             .users = split.user_count(),
-            .validation = message(options_.validation.protocol == Protocol::paper ? "paper" : "strict", " NDCG@",
-                                  options_.metric_cutoff),
+            .protocol = options_.validation.protocol == Protocol::paper ? "paper" : "strict",
+            .metric_cutoff = options_.metric_cutoff,
             .items = {names.begin(), names.end()}};
   }
 
@@ -263,7 +266,7 @@ class Trainer {
                          " in the data, expected item ", ground_.items[i], " as in ", ground_.source);
     }
     const bool same_data = now.same_data(ground_);
-    const bool same_measure = same_data && now.validation == ground_.validation;
+    const bool same_measure = same_data && now.measure() == ground_.measure();
     std::string note;
     if (!same_data) {
       if (progress_.batch > 0) {
@@ -278,7 +281,7 @@ class Trainer {
       with_best([&] {
         ndcg = evaluate(std::as_const(model_), split, Split::valid, options_.validation).ndcg(options_.metric_cutoff);
       });
-      note += message("; the best weights, of epoch ", progress_.best_epoch, ", have ", now.validation, ' ', ndcg,
+      note += message("; the best weights, of epoch ", progress_.best_epoch, ", have ", now.measure(), ' ', ndcg,
                       " there (", progress_.best_ndcg, " before)");
       if (ndcg != progress_.best_ndcg) {
         progress_.measured_anew = progress_.epoch;
@@ -286,7 +289,7 @@ class Trainer {
       progress_.best_ndcg = ndcg;
     }
     if (!note.empty()) {
-      note = (same_data              ? message("validation by ", now.validation, ", until now by ", ground_.validation)
+      note = (same_data              ? message("validation by ", now.measure(), ", until now by ", ground_.measure())
               : ground_.data.empty() ? message(ground_.source, " does not say what data and protocol it is from")
                                      : message("other data than in ", ground_.source)) +
              note;
@@ -340,7 +343,10 @@ class Trainer {
     if (file.metadata().contains(std::string(training_prefix) + "data")) {
       saved.ground.data = text("data");
       saved.ground.users = number("users", Index{1}, most);
-      saved.ground.validation = text("validation");
+      saved.ground.protocol = text("protocol");
+      require<FileError>(saved.ground.protocol == "strict" || saved.ground.protocol == "paper", path, ": ",
+                         training_prefix, "protocol: found '", saved.ground.protocol, "', expected strict or paper");
+      saved.ground.metric_cutoff = number("metric_cutoff", 1, std::numeric_limits<int>::max());
       p.measured_anew = number("measured_anew", Index{0}, p.epoch);
       p.batch = number("batch", Index{0}, batches_of(saved.ground.users) - 1);
       const std::uint32_t step = step_at(p.epoch, p.batch, saved.ground.users);
