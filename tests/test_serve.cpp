@@ -109,6 +109,23 @@ TEST_CASE_FIXTURE(Fixture, "recommendations are the best unseen items, best firs
   }
 }
 
+TEST_CASE_FIXTURE(Fixture, "evaluation counts what is served, ties included") {
+  for (el::ItemId item = 1; item <= split.item_count(); ++item) {  // fifteen items alike, then the next fifteen
+    std::copy_n(model.items().row((item - 1) / 15 * 15 + 1), model.hidden(), model.items().row(item));
+  }
+  for (const auto table : {el::ScoreTable::compact, el::ScoreTable::model}) {
+    const el::Recommender<Model> served(model, table);
+    el::Recommender<Model>::Scratch scratch;
+    Index hits = 0;
+    for (Index user = 0; user < split.user_count(); ++user) {
+      const auto items = items_of(served.recommend(split.input(user, el::Split::test), 10, scratch));
+      hits += std::find(items.begin(), items.end(), split.target(user, el::Split::test)) != items.end() ? 1 : 0;
+    }
+    CHECK(el::evaluate(model, split, el::Split::test).hr(10) ==
+          static_cast<double>(hits) / static_cast<double>(split.user_count()));
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "a batch gets the answers of its users, on any number of threads") {
   el::Recommender<Model>::Scratch scratch;
   std::vector<std::span<const el::ItemId>> histories;
