@@ -8,7 +8,7 @@ FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 CLANG := $(firstword $(shell command -v clang++-14) $(shell command -v clang++))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-peers results asan tsan clang clean bootstrap
+.PHONY: help demo test bench bench-peers results asan tsan clang fuzz clean bootstrap
 
 help:
 	@echo "make demo [DATA=Beauty.txt]  build, train on built-in data (or the file), recommend"
@@ -17,6 +17,7 @@ help:
 	@echo "make bench-peers [DATA=...]  the same jobs in PyTorch, ONNX Runtime and Faiss, in turn with ours"
 	@echo "make results                 RESULTS.md and its figures from the rows in benchmarks/results"
 	@echo "make asan | tsan | clang     the tests under AddressSanitizer + UBSan, ThreadSanitizer, Clang"
+	@echo "make fuzz                    every reader on mutated input, a minute each (Clang)"
 	@echo "make clean                   remove the build folders"
 
 bootstrap:
@@ -46,11 +47,11 @@ results:
 	@cmake/bootstrap.sh --results
 	@/usr/bin/python3 benchmarks/experiments/report.py
 
-clang: CMAKE_ARGS += $(if $(CLANG),-DCMAKE_CXX_COMPILER=$(CLANG))
-asan tsan clang: bootstrap
+clang fuzz: CMAKE_ARGS += $(if $(CLANG),-DCMAKE_CXX_COMPILER=$(CLANG))
+asan tsan clang fuzz: bootstrap
 	@cmake --preset $@ $(CMAKE_ARGS)
 	@cmake --build --preset $@ --parallel $(JOBS)
 	@$(FIXED_ADDRESSES) ctest --preset $@ --output-on-failure --parallel $(JOBS)
 
 clean:
-	rm -rf build build-debug build-asan build-tsan build-clang
+	rm -rf build build-debug build-asan build-tsan build-clang build-fuzz

@@ -109,6 +109,63 @@ TEST_CASE_FIXTURE(Fixture, "recommendations are the best unseen items, best firs
   }
 }
 
+TEST_CASE("what was seen is left out, in whatever order and place of a large catalogue it stands") {
+  constexpr el::ItemId items = 40000;  // blocks of the table, groups and stretches of the index
+  constexpr Index read = 6;
+  const el::ELCRec<el::Cpu> large({.items = items, .max_length = read, .hidden = 12, .intents = 2, .seed = 4},
+                                  el::Cpu({.threads = 2}));
+  el::RandomEngine random({.seed = 8});
+  for (const auto table : {el::ScoreTable::compact, el::ScoreTable::model}) {
+    const el::Recommender<Model> served(large, table);
+    el::Recommender<Model>::Scratch scratch;
+    std::vector<std::vector<el::ItemId>> histories;
+    std::vector<std::vector<el::ItemId>> expected;
+    for (int user = 0; user < 9; ++user) {
+      std::vector<el::ItemId> recent;
+      for (Index i = 0; i < read; ++i) {
+        recent.push_back(static_cast<el::ItemId>(1 + random.below(items)));
+      }
+      // The best items, in a random order, every second of them before what is read of the history: seen all the same.
+      const auto best = items_of(served.recommend(recent, 60, scratch));
+      std::vector<el::ItemId> history;
+      std::vector<el::ItemId> left;
+      for (std::size_t i = 0; i < best.size(); ++i) {
+        (i % 2 == 0 ? history : left).push_back(best[i]);
+      }
+      random.shuffle(std::span(history));
+      history.insert(history.end(), recent.begin(), recent.end());
+      CHECK(items_of(served.recommend(history, 25, scratch)) ==
+            std::vector<el::ItemId>(left.begin(), left.begin() + 25));
+      histories.push_back(history);
+      left.resize(25);
+      expected.push_back(left);
+    }
+    const std::vector<std::span<const el::ItemId>> views(histories.begin(), histories.end());
+    el::Recommender<Model>::BatchScratch batch;
+    served.recommend_batch(views, 25, batch);
+    for (std::size_t u = 0; u < expected.size(); ++u) {
+      CHECK(items_of(batch.of(static_cast<Index>(u))) == expected[u]);
+    }
+  }
+}
+
+TEST_CASE_FIXTURE(Fixture, "evaluation counts what is served, ties included") {
+  for (el::ItemId item = 1; item <= split.item_count(); ++item) {  // fifteen items alike, then the next fifteen
+    std::copy_n(model.items().row((item - 1) / 15 * 15 + 1), model.hidden(), model.items().row(item));
+  }
+  for (const auto table : {el::ScoreTable::compact, el::ScoreTable::model}) {
+    const el::Recommender<Model> served(model, table);
+    el::Recommender<Model>::Scratch scratch;
+    Index hits = 0;
+    for (Index user = 0; user < split.user_count(); ++user) {
+      const auto items = items_of(served.recommend(split.input(user, el::Split::test), 10, scratch));
+      hits += std::find(items.begin(), items.end(), split.target(user, el::Split::test)) != items.end() ? 1 : 0;
+    }
+    CHECK(el::evaluate(model, split, el::Split::test).hr(10) ==
+          static_cast<double>(hits) / static_cast<double>(split.user_count()));
+  }
+}
+
 TEST_CASE_FIXTURE(Fixture, "a batch gets the answers of its users, on any number of threads") {
   el::Recommender<Model>::Scratch scratch;
   std::vector<std::span<const el::ItemId>> histories;

@@ -1,8 +1,11 @@
 // Training as a whole: the same bits for any number of threads, resume, early stopping, divergence, checkpoints, log.
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <iterator>
+#include <limits>
 #include <string>
 #include <vector>
 
@@ -340,6 +343,74 @@ TEST_CASE("a loss that is not finite ends training and leaves the last good chec
   CHECK(what.find("epoch 1, batch 2") != std::string::npos);
   CHECK(what.find("next_item") != std::string::npos);
   CHECK(weights(el::load_elcrec<el::Cpu>(run.checkpoint).model) == weights(good));
+}
+
+TEST_CASE("weights that the last step of an epoch made infinite are not the best ones, nor saved") {
+  const TemporaryFolder folder;
+  const auto split = small_split();
+  const auto path = folder.path / "model.safetensors";
+  el::ELCRec<el::Cpu> model(small_options(split));
+  auto run = small_run(1);
+  run.batch_size = 1000;  // one step an epoch: no later loss shows what it did
+  run.checkpoint = path;
+  el::Trainer(model, el::Adam{}, run).fit(split);
+  std::ifstream good(path, std::ios::binary);
+  const std::string before(std::istreambuf_iterator<char>(good), {});
+
+  el::Trainer trainer(model, el::Adam{.learning_rate = 1e30}, run);
+  const std::string said = error_of([&] { trainer.fit(split); });
+  CHECK(said.find("epoch 1: parameter '") != std::string::npos);
+  CHECK(said.find("not finite") != std::string::npos);
+  std::ifstream after(path, std::ios::binary);
+  CHECK(std::string(std::istreambuf_iterator<char>(after), {}) == before);
+}
+
+TEST_CASE("eight layers with rows that dropout emptied have finite gradients") {
+  const auto split = small_split();
+  auto options = small_options(split);
+  options.hidden = 4;
+  options.layers = 8;
+  options.dropout = 0.9;
+  el::ELCRec<el::Cpu> model(options);
+  el::TrainingPass<el::ELCRec<el::Cpu>> pass(model);
+  el::StepBatches<el::ELCRec<el::Cpu>> batches;
+  const el::UniformNegativeSampler negatives(split.dataset());
+  const std::vector<Index> users{0, 1, 2, 3, 4, 5, 6, 7};
+  batches.build(model, {&split, &negatives, 3, 0}, users);
+  pass.run(batches, 3, 0);
+  for (const auto& gradient : pass.gradients()) {
+    CAPTURE(gradient.name);
+    for (const float g : gradient.values.flat()) {
+      REQUIRE(std::abs(g) < 1e12F);
+    }
+  }
+}
+
+TEST_CASE("evaluation refuses scores that are not finite, and ranks equal ones by their ids") {
+  const auto split = small_split();
+  el::ELCRec<el::Cpu> model(small_options(split));
+  auto* const first = model.items().row(1);
+  const auto last = static_cast<el::ItemId>(split.item_count());
+  for (el::ItemId item = 2; item <= last; ++item) {
+    std::copy_n(first, model.hidden(), model.items().row(item));
+  }
+  double hits = 0;
+  for (Index user = 0; user < split.user_count(); ++user) {
+    const auto seen = split.input(user, el::Split::test);
+    Index before = 0;
+    for (el::ItemId item = 1; item < split.target(user, el::Split::test); ++item) {
+      before += std::find(seen.begin(), seen.end(), item) == seen.end() ? 1 : 0;
+    }
+    hits += before < 20 ? 1 : 0;
+  }
+  CHECK(el::evaluate(model, split, el::Split::test).hr(20) ==
+        doctest::Approx(hits / static_cast<double>(split.user_count())));
+
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), std::numeric_limits<float>::infinity()}) {
+    model.items()(7, 3) = bad;
+    CHECK(error_of([&] { static_cast<void>(el::evaluate(model, split, el::Split::test)); }).find("not finite") !=
+          std::string::npos);
+  }
 }
 
 TEST_CASE("wrong options say what is wrong") {

@@ -2,7 +2,7 @@
 # purpose; what the standard library makes of them is theirs too.
 cmake_minimum_required(VERSION 3.22)
 
-foreach(object IN ITEMS PLAIN NATIVE)
+foreach(object IN ITEMS ONE OTHER)
   execute_process(COMMAND ${NM} --defined-only --format=posix ${${object}} OUTPUT_VARIABLE symbols
                   COMMAND_ERROR_IS_FATAL ANY)
   string(REGEX MATCHALL "(^|\n)_ZN?[^ ]*6elcrec[^ ]*" names "${symbols}")
@@ -15,8 +15,8 @@ foreach(object IN ITEMS PLAIN NATIVE)
   set(${object}_names ${names})
 endforeach()
 set(shared)
-foreach(name IN LISTS PLAIN_names)
-  if(name IN_LIST NATIVE_names)
+foreach(name IN LISTS ONE_names)
+  if(name IN_LIST OTHER_names)
     list(APPEND shared ${name})
   endif()
 endforeach()

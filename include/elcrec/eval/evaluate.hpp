@@ -1,16 +1,22 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <cmath>
 #include <cstdint>
+#include <limits>
+#include <span>
 #include <utility>
 #include <vector>
 
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/core/operations.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/eval/ranking_metrics.hpp"
+#include "elcrec/nn/sums_of_squares.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -35,8 +41,9 @@ struct EvaluationOptions {
 };
 
 /// Ranks each user's held-out item against all items, by the score y_last · E[v] of the model after everything before
-/// it. Memory: a block of users times a block of items. Runs on the model's backend; not from two threads at once (its
-/// pool). Throws ArgumentError when the data has more items than the model.
+/// it; among equal scores the lower id is first, as Recommender serves them. Memory: a block of users times a block of
+/// items. Runs on the model's backend; not from two threads at once (its pool). Throws ArgumentError when the data has
+/// more items than the model, DivergenceError for scores that are not finite: nothing would rank above a NaN.
 template <class Model>
 [[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which,
                                       const EvaluationOptions& options = {}) {
@@ -45,6 +52,9 @@ template <class Model>
   require(split.item_count() <= model.item_count(), "evaluation: found data with ", split.item_count(),
           " items, expected at most the model's ", model.item_count());
   const RankingRule rule = ranking_rule(options.protocol, model.item_count());
+  using Items = Parameter<const T>;
+  const std::array<Items, 1> table{Items{"item_embeddings.weight", model.items()}};
+  const double table_norm = std::sqrt(sums_of_squares(model.backend(), std::span<const Items>(table))[0]);
   std::vector<Index> ranks(static_cast<std::size_t>(split.user_count()));
   const Index block = model.backend().encoded_sequences();
   const Index blocks = (split.user_count() + block - 1) / block;
@@ -67,11 +77,23 @@ template <class Model>
     const auto frame = lane.workspace().frame();
     const auto queries = lane.workspace().template matrix<T>(last - first, model.hidden());
     const auto found = lane.workspace().template array<Index>(last - first);
+    const auto squares = lane.workspace().template matrix<T>(1, last - first);
     model.encode_last(lane, lane.stage(batch.view()), queries);
+    lane.row_dots(queries, queries, squares);
     lane.rank_targets(rule, queries, model.items(), lane.stage(std::span<const ItemId>(targets)),
                       lane.stage(std::span<const std::int32_t>(offsets)), lane.stage(std::span<const ItemId>(seen)),
                       found);
     lane.read(std::span<const Index>(found), slice(std::span(ranks), first, last));
+    std::vector<T> query_squares(static_cast<std::size_t>(last - first));
+    lane.read(std::span<const T>(squares.flat()), std::span(query_squares));
+    for (Index user = first; user < last; ++user) {
+      // |q·e| <= |q| |E|
+      const double most =
+          table_norm * std::sqrt(static_cast<double>(query_squares[static_cast<std::size_t>(user - first)]));
+      require<DivergenceError>(is_finite(most) && most <= static_cast<double>(std::numeric_limits<T>::max()),
+                               "evaluation: found scores that are not finite for user ",
+                               split.dataset().user_name(user), ", expected a model of finite weights");
+    }
   });
   RankingMetrics metrics(options.cutoffs);
   metrics.add(ranks);

@@ -21,7 +21,8 @@ namespace elcrec::inline ELCREC_TARGET {
 }
 
 /// Hit rate, NDCG and mean reciprocal rank of next-item recommendation, where each user has one relevant item. With r_u
-/// the number of items ranked above it (0 is the best):
+/// the number of items ranked before it (0 is the best): those that score higher, and of those that score the same the
+/// ones with lower ids. Recommender lists them in that order too, so HR@k is the share of users whose item is served.
 /// HR@k = mean [r_u < k], NDCG@k = mean [r_u < k] / log2(r_u + 2), MRR = mean 1 / (r_u + 1).
 /// Sums run in double, in the order added. Every metric throws ArgumentError before the first user and for k < 1.
 class RankingMetrics {

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
 
@@ -68,7 +69,7 @@ struct PairedTTest {
   const auto n = static_cast<double>(a.size());
   double sum = 0;
   for (std::size_t i = 0; i < a.size(); ++i) {
-    require(std::isfinite(a[i]) && std::isfinite(b[i]), "paired t-test: pair ", i, " is ", a[i], " and ", b[i],
+    require(is_finite(a[i]) && is_finite(b[i]), "paired t-test: pair ", i, " is ", a[i], " and ", b[i],
             ", expected finite values");
     sum += a[i] - b[i];
   }

@@ -14,6 +14,7 @@
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/core/random.hpp"
 #include "elcrec/nn/parameter.hpp"
 
@@ -124,7 +125,7 @@ template <GradientCheckable C, GradientFunction<C> F>
   for (auto& g : compared) {
     const double scale = std::max({std::abs(g.analytic), std::abs(g.numeric), 1e-3 * largest});
     const double excess = std::abs(g.analytic - g.numeric) - rounding;
-    g.error = !std::isfinite(excess) ? std::numeric_limits<double>::infinity() : excess > 0 ? excess / scale : 0.0;
+    g.error = !is_finite(excess) ? std::numeric_limits<double>::infinity() : excess > 0 ? excess / scale : 0.0;
     if (worst.parameter.empty() || g.error > worst.error) {
       worst = g;
     }

@@ -9,6 +9,7 @@
 
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/core/operations.hpp"
 #include "elcrec/optim/optimizer.hpp"
 
@@ -43,7 +44,7 @@ class AdamState {
   using T = typename B::Scalar;
 
   AdamState(const Adam& options, const B& backend, std::span<const Parameter<T>> parameters) : options_(options) {
-    require(options.learning_rate > 0 && std::isfinite(options.learning_rate), "learning rate: found ",
+    require(options.learning_rate > 0 && is_finite(options.learning_rate), "learning rate: found ",
             options.learning_rate, ", expected a positive number");
     for (const double beta : {options.beta1, options.beta2}) {
       require(beta >= 0 && beta < 1, "Adam beta: found ", beta, ", expected a value in [0, 1)");

@@ -179,12 +179,12 @@ class Recommender {
     lane.normalize_rows(gaps, norms, gaps);
     scratch.distances.resize(static_cast<std::size_t>(clusters.count()));
     lane.read(std::span<const Scalar>(norms.flat()), std::span(scratch.distances));
-    IntentMatch match{.distance = INFINITY, .runner_up_distance = INFINITY};
-    for (Index j = 0; j < clusters.count(); ++j) {
+    IntentMatch match{.distance = static_cast<float>(scratch.distances[0]), .runner_up_distance = INFINITY};
+    for (Index j = 1; j < clusters.count(); ++j) {
       const auto distance = static_cast<float>(scratch.distances[static_cast<std::size_t>(j)]);
       if (distance < match.distance) {
         match = {j, distance, match.intent, match.distance};
-      } else if (distance < match.runner_up_distance) {
+      } else if (j == 1 || distance < match.runner_up_distance) {
         match.runner_up = j;
         match.runner_up_distance = distance;
       }

@@ -22,12 +22,14 @@
 
 #include "elcrec/cluster/k_means.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/negative_sampler.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/eval/evaluate.hpp"
 #include "elcrec/io/checkpoint.hpp"
 #include "elcrec/model/training_pass.hpp"
+#include "elcrec/nn/sums_of_squares.hpp"
 #include "elcrec/optim/clip_gradients.hpp"
 #include "elcrec/optim/optimizer.hpp"
 #include "elcrec/optim/schedule.hpp"
@@ -132,8 +134,8 @@ class Trainer {
   }
 
   /// Trains until an end of FitResult; calls each callback(EpochReport) after every epoch. Throws DivergenceError when
-  /// a loss is not finite: the model then holds the best weights so far, and the checkpoint on disk is the last good
-  /// one. Throws ArgumentError if k-means is to find more centers than there are users.
+  /// a loss, a weight or a score is not finite: the model then holds the best weights so far, and the checkpoint on
+  /// disk is the last good one. Throws ArgumentError if k-means is to find more centers than there are users.
   ///
   /// A run goes on only on the same data: on others, or where a checkpoint does not say, the epoch under way begins
   /// anew. There, and under another validation protocol, the best weights are measured anew; both are noted. Throws
@@ -322,7 +324,7 @@ class Trainer {
         reads = false;
       }
       if constexpr (std::is_floating_point_v<T>) {
-        reads = reads && detail::is_finite(value);
+        reads = reads && is_finite(value);
       }
       require<FileError>(reads && lowest <= value && value <= highest, path, ": ", training_prefix, key, ": found '",
                          text(key), "', expected a ", std::is_floating_point_v<T> ? "" : "whole ", "number from ",
@@ -536,7 +538,7 @@ class Trainer {
   }
 
   void add_losses(const Losses& losses) {
-    if (!std::isfinite(losses.total)) {
+    if (!is_finite(losses.total)) {
       std::string terms;
       for (const auto& [name, value] : losses.terms) {
         terms += (terms.empty() ? "" : ", ") + message(name, " = ", value);
@@ -555,6 +557,18 @@ class Trainer {
     }
   }
 
+  /// Throws DivergenceError, with the best weights back in the model, for weights or scores that are not finite: the
+  /// loss of the epoch's last batch does not show what its step did.
+  RankingMetrics validate(const LeaveOneOut& split) {
+    try {
+      require_finite(model_.backend(), std::as_const(model_), message("epoch ", progress_.epoch));
+      return evaluate(std::as_const(model_), split, Split::valid, options_.validation);
+    } catch (const DivergenceError&) {
+      restore(best_);
+      throw;
+    }
+  }
+
   EpochReport finish_epoch(const LeaveOneOut& split, double seconds, Index first_batch) {
     const auto batches = static_cast<double>(batches_of(split));
     EpochReport report;
@@ -570,7 +584,7 @@ class Trainer {
     const auto users = static_cast<double>(split.user_count() - first_batch * options_.batch_size);
     report.users_per_second = users / std::max(seconds, 1e-9);
     report.seconds_left = seconds * static_cast<double>(options_.epochs - progress_.epoch);
-    report.valid = evaluate(std::as_const(model_), split, Split::valid, options_.validation);
+    report.valid = validate(split);
     const double ndcg = report.valid.ndcg(options_.metric_cutoff);
     report.best = ndcg > progress_.best_ndcg;
     if (report.best) {

@@ -10,6 +10,7 @@
 
 #include "elcrec/backend/cpu/shorts.hpp"
 #include "elcrec/backend/host_buffer.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 
@@ -46,7 +47,7 @@ class ItemIndex {
       }
       norm_ = std::max(norm_, std::sqrt(square));
     }
-    usable_ = std::isfinite(norm_) && norm_ > 0 && columns_ <= most_columns;
+    usable_ = is_finite(norm_) && norm_ > 0 && columns_ <= most_columns;
     if (!usable_) {
       return;
     }
@@ -77,13 +78,17 @@ class ItemIndex {
   /// The vectors of group g, one a pair.
   [[nodiscard]] const std::uint8_t* vectors(Index g) const { return bytes_.data() + g * pairs_ * simd::register_bytes; }
 
+  static constexpr double unbounded = std::numeric_limits<double>::max();
+
   /// A query made ready.
   struct Query {
     const std::int8_t* vectors = nullptr;  ///< each pair of q̂ repeated over a register
     std::int16_t start = 0;                ///< what a sum starts from: takes away the items' offset of `zero`
     std::int32_t margin = 0;               ///< 2m in units of t s, rounded up
     double unit = 0;                       ///< t s
-    double bound = 0;                      ///< m; infinite where q is not finite
+    double bound = 0;                      ///< m; `unbounded` where q is not finite
+
+    [[nodiscard]] bool finite() const { return bound < unbounded; }
   };
 
   /// Fills `vectors`, pairs() registers.
@@ -107,9 +112,9 @@ class ItemIndex {
       largest = largest > size ? largest : size;
     }
     const double norm = std::sqrt(static_cast<double>(simd::sum<T>(squares)));
-    if (!std::isfinite(norm)) {
+    if (!is_finite(norm)) {
       std::fill_n(vectors, pairs_ * simd::register_bytes, std::int8_t{0});
-      return {.vectors = vectors, .margin = widest, .unit = 1, .bound = std::numeric_limits<double>::infinity()};
+      return {.vectors = vectors, .margin = widest, .unit = 1, .bound = unbounded};
     }
     const T unit = static_cast<T>(std::max({norm / (largest_score / integer_norm_ - rounding_norm()),
                                             static_cast<double>(simd::maximum<T>(largest)) / query_limit,

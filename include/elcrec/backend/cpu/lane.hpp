@@ -326,7 +326,7 @@ class CpuLane : public ReferenceLane<T> {
     std::array<T, block> smallest;
     for (Index r0 = 0; r0 < x.rows(); r0 += block) {
       const Index r1 = std::min(x.rows(), r0 + block);
-      smallest.fill(std::numeric_limits<T>::infinity());
+      smallest.fill(std::numeric_limits<T>::max());
       for (Index j0 = 0; j0 < k; j0 += center_block) {
         const Index j1 = std::min(k, j0 + center_block);
         const Out part = products.slice_rows(0, r1 - r0).slice_cols(0, j1 - j0);
@@ -360,12 +360,12 @@ class CpuLane : public ReferenceLane<T> {
       const Index positive = (i + half) % s.cols();
       T* z = s.row(i);
       const T at_positive = z[positive] / temperature;
-      z[i] = -std::numeric_limits<T>::infinity();
+      z[i] = never;
       if (!labels.empty()) {
         const std::int32_t mine = labels[static_cast<std::size_t>(i % half)];
         for (Index j = 0; j < s.cols(); ++j) {
           if (j != positive && labels[static_cast<std::size_t>(j % half)] == mine) {
-            z[j] = -std::numeric_limits<T>::infinity();
+            z[j] = never;
           }
         }
       }
@@ -492,14 +492,15 @@ class CpuLane : public ReferenceLane<T> {
         T* row = part.row(static_cast<Index>(u));
         for (auto& at = next_seen[u]; at < offsets[u + 1] && seen[static_cast<std::size_t>(at)] < v1; ++at) {
           if (rule.seen != Seen::keep) {
-            row[seen[static_cast<std::size_t>(at)] - v0] =
-                rule.seen == Seen::zero ? T(0) : -std::numeric_limits<T>::infinity();
+            row[seen[static_cast<std::size_t>(at)] - v0] = rule.seen == Seen::zero ? T(0) : never;
           }
         }
         if (targets[u] >= v0 && targets[u] < v1) {
-          row[targets[u] - v0] = -std::numeric_limits<T>::infinity();
+          row[targets[u] - v0] = never;
         }
-        ranks[u] += count_above(row, v1 - v0, at_target[u]);
+        // Equal scores count before the target and not behind it.
+        const Index before = std::clamp<Index>(targets[u] - v0, 0, v1 - v0);
+        ranks[u] += count_from(row, before, at_target[u]) + count_above(row + before, v1 - v0 - before, at_target[u]);
       }
     }
   }
@@ -537,9 +538,8 @@ class CpuLane : public ReferenceLane<T> {
         const auto at = static_cast<std::size_t>(u);
         T* row = part.row(u);
         for (auto& next = next_seen[at]; next < offsets[at + 1] && seen[static_cast<std::size_t>(next)] < v1; ++next) {
-          if (rule.seen != Seen::keep) {  // an excluded item is NaN, which is never better
-            row[seen[static_cast<std::size_t>(next)] - v0] =
-                rule.seen == Seen::zero ? T(0) : std::numeric_limits<T>::quiet_NaN();
+          if (rule.seen != Seen::keep) {
+            row[seen[static_cast<std::size_t>(next)] - v0] = rule.seen == Seen::zero ? T(0) : never;
           }
         }
         best[at].offer(row, v0, v1);
@@ -614,13 +614,13 @@ class CpuLane : public ReferenceLane<T> {
         for (Index u = 0; u < users; ++u) {
           const auto at = static_cast<std::size_t>(u);
           std::int16_t* row = row_of(u) + (v0 - s0);
-          constexpr std::int16_t never = std::numeric_limits<std::int16_t>::min();
-          std::fill(row, row + std::clamp<Index>(rule.first - v0, 0, v1 - v0), never);
-          std::fill(row + (v1 - v0), row + block, never);
+          constexpr std::int16_t no_score = std::numeric_limits<std::int16_t>::min();
+          std::fill(row, row + std::clamp<Index>(rule.first - v0, 0, v1 - v0), no_score);
+          std::fill(row + (v1 - v0), row + block, no_score);
           for (auto& next = next_seen[at]; next < offsets[at + 1] && seen[static_cast<std::size_t>(next)] < v1;
                ++next) {
             if (rule.seen != RankingRule::Seen::keep) {
-              row[seen[static_cast<std::size_t>(next)] - v0] = rule.seen == RankingRule::Seen::zero ? 0 : never;
+              row[seen[static_cast<std::size_t>(next)] - v0] = rule.seen == RankingRule::Seen::zero ? 0 : no_score;
             }
           }
           lists[at].see(row, leaders_of(u) + (v0 - s0) / Shortlist::of_leader);
@@ -645,7 +645,7 @@ class CpuLane : public ReferenceLane<T> {
       const auto user_frame = workspace().frame();
       const auto one = [u](auto view) { return view.slice_rows(u, u + 1); };
       const auto ranked = slice(items, u * k, (u + 1) * k);
-      if (list.overflowed() || !std::isfinite(prepared[static_cast<std::size_t>(u)].bound)) {
+      if (list.overflowed() || !prepared[static_cast<std::size_t>(u)].finite()) {
         top_k(rule, one(queries), table, offsets.subspan(static_cast<std::size_t>(u), 2), seen, one(scores), ranked,
               slice(found, u, u + 1));
         continue;
@@ -867,7 +867,7 @@ class CpuLane : public ReferenceLane<T> {
     std::span<Candidate> kept_;
     Index k_;
     Index count_ = 0;
-    T threshold_ = -std::numeric_limits<T>::infinity();
+    T threshold_ = never;
   };
 
   /// Σ over [0, n) of what f gives for a register or for one element.
@@ -893,7 +893,7 @@ class CpuLane : public ReferenceLane<T> {
                                 return c * c;
                               }) /
                        static_cast<T>(d);
-    const T r = T(1) / std::sqrt(variance + eps);
+    const T r = Base::inverse_deviation(variance, eps);
     simd::each<T>(
         d,
         [&](Index i) {
@@ -919,7 +919,7 @@ class CpuLane : public ReferenceLane<T> {
     }
     const T mean = simd::sum<T>(total<row_registers>([&](Index r) { return x[r]; })) / d;
     const T variance = simd::sum<T>(total<row_registers>([&](Index r) { return (x[r] - mean) * (x[r] - mean); })) / d;
-    const T r = T(1) / std::sqrt(variance + eps);
+    const T r = Base::inverse_deviation(variance, eps);
 #pragma GCC unroll 32
     for (Index i = 0; i < row_registers; ++i) {
       const V v = (x[i] - mean) * r;
@@ -1040,8 +1040,8 @@ class CpuLane : public ReferenceLane<T> {
   }
 
   static T maximum(const T* z, Index n) {
-    V best = simd::broadcast(-std::numeric_limits<T>::infinity());
-    T single = -std::numeric_limits<T>::infinity();
+    V best = simd::broadcast(never);
+    T single = never;
     simd::each<T>(
         n,
         [&](Index i) {
@@ -1078,7 +1078,7 @@ class CpuLane : public ReferenceLane<T> {
 
   /// The least of squares_j - 2 products_j and its j, the lowest among equals.
   static std::pair<T, Index> nearest_of(const T* squares, const T* products, Index k) {
-    V best = simd::broadcast(std::numeric_limits<T>::infinity());
+    V best = simd::broadcast(std::numeric_limits<T>::max());
     V where{};  // register number of each lane's best
     T number = 0;
     Index j = 0;
@@ -1087,7 +1087,7 @@ class CpuLane : public ReferenceLane<T> {
       where = distance < best ? simd::broadcast(number) : where;
       best = distance < best ? distance : best;
     }
-    T smallest = std::numeric_limits<T>::infinity();
+    T smallest = std::numeric_limits<T>::max();
     Index id = 0;
     for (Index i = 0; i < width && i < j; ++i) {
       const Index candidate = static_cast<Index>(where[i]) * width + i;
@@ -1129,6 +1129,16 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
+  /// Below every score: what is no candidate has it. Not -infinity, with which -ffast-math compares as it likes.
+  static constexpr T never = std::numeric_limits<T>::lowest();
+
+  static Index count_from(const T* row, Index n, T threshold) {
+    Index count = 0;
+    for (Index i = 0; i < n; ++i) {
+      count += row[i] >= threshold ? 1 : 0;
+    }
+    return count;
+  }
   static Index count_above(const T* row, Index n, T threshold) {
     Index count = 0;
     for (Index i = 0; i < n; ++i) {
@@ -1154,11 +1164,11 @@ class CpuLane : public ReferenceLane<T> {
         : n_(tokens.length(s)), padded_((n_ + width - 1) / width * width), first_real_(n_) {
       every_ = lane.workspace().template array<T>(padded_).data();
       real_ = lane.workspace().template array<T>(padded_).data();
-      constexpr T never = std::numeric_limits<T>::infinity();
+      constexpr T behind_all = std::numeric_limits<T>::max();
       for (Index j = padded_ - 1; j >= 0; --j) {
         const bool is_real = j < n_ && tokens.item(tokens.begin(s) + j) != padding_item;
-        every_[j] = j < n_ ? static_cast<T>(j) : never;
-        real_[j] = is_real ? static_cast<T>(j) : never;
+        every_[j] = j < n_ ? static_cast<T>(j) : behind_all;
+        real_[j] = is_real ? static_cast<T>(j) : behind_all;
         first_real_ = is_real ? j : first_real_;
       }
     }
@@ -1170,7 +1180,7 @@ class CpuLane : public ReferenceLane<T> {
       const T* order = any ? real_ : every_;  // key j is seen where order[j] < keys
       const Index keys = any ? reach : n_;
       const auto limit = static_cast<T>(keys);
-      const V hidden = simd::broadcast(-std::numeric_limits<T>::infinity());
+      const V hidden = simd::broadcast(never);
       V largest = hidden;
       for (Index j = 0; j < keys; j += width) {
         const V v = simd::load(order + j) < limit ? simd::load(p + j) : hidden;
@@ -1195,8 +1205,8 @@ class CpuLane : public ReferenceLane<T> {
     Index n_;
     Index padded_;
     Index first_real_;
-    T* every_;  // j for every key, infinity behind them
-    T* real_;   // the same, with infinity for item 0 too
+    T* every_;  // j for every key, the largest number behind them
+    T* real_;   // the same, with that number for item 0 too
   };
 
   /// weights_j = p_j times the dropout factor of (query i, key j) of head h.

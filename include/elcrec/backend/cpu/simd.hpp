@@ -347,15 +347,34 @@ inline Pack<float> reciprocal(Pack<float> x) {
 #endif
 }
 
+/// Has v computed as it is written up to here: under a host's -ffast-math a compiler would take (x + a) - a for x. No
+/// instruction.
+template <class V>
+inline void settle(V& v) {
+#if defined(__SSE2__) && defined(__AVX512F__)
+  asm("" : "+v"(v));
+#elif defined(__SSE2__)
+  asm("" : "+x"(v));
+#elif defined(__aarch64__)
+  asm("" : "+w"(v));
+#else
+  asm("" : "+m"(v));
+#endif
+}
+
 /// The nearest whole numbers, for |x| < 2^22 or 2^51: by adding and taking away a number so large that its neighbours
 /// are whole numbers.
 inline Pack<float> round(Pack<float> x) {
   const Pack<float> magic = broadcast(12582912.0F);  // 1.5 * 2^23
-  return (x + magic) - magic;
+  Pack<float> sum = x + magic;
+  settle(sum);
+  return sum - magic;
 }
 inline Pack<double> round(Pack<double> x) {
   const Pack<double> magic = broadcast(6755399441055744.0);  // 1.5 * 2^52
-  return (x + magic) - magic;
+  Pack<double> sum = x + magic;
+  settle(sum);
+  return sum - magic;
 }
 
 /// Each lane within [low, high]; a NaN stays one. Two instructions, where selections by `?:` take four.
@@ -381,7 +400,9 @@ inline Pack<float> exp(Pack<float> x) {
   using I = Pack<std::int32_t>;
   x = clamp(x, -87.3F, 88.3F);  // beyond 88.37, 2^n alone would overflow
   const V n = round(x * 1.44269504F);
-  const V r = (x - n * 0.693359375F) - n * -2.12194440e-4F;
+  V r = x - n * 0.693359375F;
+  settle(r);
+  r -= n * -2.12194440e-4F;
   const V r2 = r * r;
   const V q = (r2 * 0.00138145173F + (r * 0.00836875569F + 0.0416683927F)) * r2 + (r * 0.166665196F + 0.49999994F);
   const V p = q * r2 + (r + 1.0F);

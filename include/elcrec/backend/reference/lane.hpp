@@ -196,6 +196,8 @@ class ReferenceLane {
 
   /// y = x̂ ∘ gamma + beta with x̂ = (x - mean) rstd, rstd = 1 / sqrt(var + eps), var biased; x̂ (T, D) and rstd (1, T)
   /// are kept for the backward pass. x̂ may be x.
+  /// A row without variance, as dropout makes them, gets rstd 0: x̂ is 0 either way, and so is its gradient, where
+  /// 1 / sqrt(eps) would make it a million times what arrived and eight layers of such rows infinite.
   void layer_norm(In x, In gamma, In beta, T eps, Out normalised, Out rstd, Out y) const {
     const T d = static_cast<T>(x.cols());
     for (Index t = 0; t < x.rows(); ++t) {
@@ -207,7 +209,7 @@ class ReferenceLane {
       for (Index c = 0; c < x.cols(); ++c) {
         variance += (x(t, c) - mean) * (x(t, c) - mean) / d;
       }
-      rstd(0, t) = T(1) / std::sqrt(variance + eps);
+      rstd(0, t) = inverse_deviation(variance, eps);
       for (Index c = 0; c < x.cols(); ++c) {
         normalised(t, c) = (x(t, c) - mean) * rstd(0, t);
         y(t, c) = normalised(t, c) * gamma(0, c) + beta(0, c);
@@ -315,9 +317,9 @@ class ReferenceLane {
       const T* q = qkv.row(i) + h * width;
       T* p = probabilities.row(i) + h * (probabilities.cols() / heads);
       const bool any = has_visible_key(tokens, mask, begin, end, i);
-      T largest = -std::numeric_limits<T>::infinity();
+      T largest = std::numeric_limits<T>::lowest();
       for (Index j = begin; j < end; ++j) {
-        p[j - begin] = -std::numeric_limits<T>::infinity();
+        p[j - begin] = std::numeric_limits<T>::lowest();
         if (!any || visible(tokens, mask, i, j)) {
           p[j - begin] = factor * dot(q, qkv.row(j) + d + h * width, width);
           largest = std::max(largest, p[j - begin]);
@@ -463,7 +465,7 @@ class ReferenceLane {
   /// ids_r = argmin_k |x_r - centers_k|², the lowest k among equals
   void nearest(In x, In centers, std::span<std::int32_t> ids) {
     for (Index r = 0; r < x.rows(); ++r) {
-      T best = std::numeric_limits<T>::infinity();
+      T best = std::numeric_limits<T>::max();
       ids[static_cast<std::size_t>(r)] = 0;
       for (Index k = 0; k < centers.rows(); ++k) {
         const T distance = dot(centers.row(k), centers.row(k), x.cols()) - 2 * dot(x.row(r), centers.row(k), x.cols());
@@ -605,10 +607,10 @@ class ReferenceLane {
     for (Index i = i0; i < i1; ++i) {
       const Index positive = (i + half) % s.cols();
       T* z = s.row(i);
-      T largest = -std::numeric_limits<T>::infinity();
+      T largest = std::numeric_limits<T>::lowest();
       for (Index j = 0; j < s.cols(); ++j) {
         const bool competes = j != i && (labels.empty() || j == positive || label(i) != label(j));
-        z[j] = competes ? z[j] / temperature : -std::numeric_limits<T>::infinity();
+        z[j] = competes ? z[j] / temperature : std::numeric_limits<T>::lowest();
         largest = std::max(largest, z[j]);
       }
       const T at_positive = z[positive];
@@ -649,7 +651,8 @@ class ReferenceLane {
 
   // ---- ranking --------------------------------------------------------------------------------------------------
 
-  /// rank_u = how many candidates score strictly higher than the target of query u, the target itself left out.
+  /// rank_u = how many candidates come before the target of query u: those that score higher, and of those that score
+  /// the same the ones with lower ids, as top_k orders them. Scores are to be finite: a NaN comes before nothing.
   /// queries (U, D), table (V, D); query u has seen `seen[offsets[u]] .. seen[offsets[u + 1]]`, ascending, in which the
   /// target counts only under Seen::zero (its score is then 0 too).
   void rank_targets(const RankingRule& rule, In queries, In table, std::span<const ItemId> targets,
@@ -663,11 +666,15 @@ class ReferenceLane {
         return zero ? T(0) : dot(q, table.row(v), table.cols());
       };
       const T at_target = score(targets[u]);
+      const auto before_target = [&](ItemId v) {
+        const T at = score(v);
+        return at > at_target || (at == at_target && v < targets[u]);
+      };
       ranks[u] = 0;
       for (ItemId v = rule.first; v < rule.last; ++v) {
         const bool excluded =
             rule.seen == RankingRule::Seen::exclude && std::binary_search(mine.begin(), mine.end(), v);
-        ranks[u] += v != targets[u] && !excluded && score(v) > at_target ? 1 : 0;
+        ranks[u] += !excluded && before_target(v) ? 1 : 0;
       }
     }
   }
@@ -716,11 +723,11 @@ class ReferenceLane {
       const auto frame = workspace().frame();
       const auto p = workspace().template array<T>(end - begin);
       for (Index first = 0; first < queries.cols(); first += d) {
-        T largest = -std::numeric_limits<T>::infinity();
+        T largest = std::numeric_limits<T>::lowest();
         for (Index j = begin; j < end; ++j) {
           T& score = p[static_cast<std::size_t>(j - begin)];
           const bool seen = !any || tokens.item(j) != padding_item;
-          score = seen ? scale * dot(queries.row(s) + first, x.row(j), d) : -std::numeric_limits<T>::infinity();
+          score = seen ? scale * dot(queries.row(s) + first, x.row(j), d) : std::numeric_limits<T>::lowest();
           largest = std::max(largest, score);
         }
         T sum = 0;
@@ -746,6 +753,9 @@ class ReferenceLane {
       f([id](auto table) { return table.slice_rows(id, id + 1).flat(); });
     }
   }
+
+  /// rstd of layer_norm.
+  static T inverse_deviation(T variance, T eps) { return variance == T(0) ? T(0) : T(1) / std::sqrt(variance + eps); }
 
   /// Adam on every element of a slot.
   static void update(const AdamStep& step, const AdamSlot<T>& slot) {

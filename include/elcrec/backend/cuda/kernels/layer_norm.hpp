@@ -164,7 +164,8 @@ struct AddNormKernel {
       const T mean = NormRows::sum(sum) / static_cast<T>(columns);
       T squares = 0;
       each_column<Fixed>(d, [&](int i, int c) { squares += (s(i, c) - mean) * (s(i, c) - mean); });
-      const T r = T(1) / std::sqrt(NormRows::sum(squares) / static_cast<T>(columns) + eps);
+      const T variance = NormRows::sum(squares) / static_cast<T>(columns);
+      const T r = variance == T(0) ? T(0) : T(1) / std::sqrt(variance + eps);
       if (any && NormRows::lane_of_row() == 0) {
         rstd[t] = r;
       }

@@ -53,6 +53,10 @@ struct RankingQueries {
   T* at_target;
   Index* ranks;
 
+  /// Whether item v of this score comes before the target of query u: higher, or as high with a lower id.
+  [[nodiscard]] __device__ bool before_target(Index u, Index v, T score) const {
+    return v != targets[u] && (score > at_target[u] || (score == at_target[u] && v < targets[u]));
+  }
   [[nodiscard]] __device__ int users() const { return static_cast<int>(queries.rows()); }
   [[nodiscard]] __device__ int columns() const { return static_cast<int>(queries.cols()); }
 };
@@ -77,7 +81,7 @@ struct ScoreTargetsKernel {
   }
 };
 
-/// ranks += how many items of the block's part score above the target, itself left out
+/// ranks += how many items of the block's part come before the target
 template <class T>
 struct CountAboveKernel {
   using Product = TileProduct<T>;
@@ -103,7 +107,7 @@ struct CountAboveKernel {
         const int u = u0 + own * product.y + i;
         for (int j = 0; j < own && u < q.users(); ++j) {
           const Index v = v0 + own * product.x + j;
-          count[i] += v < end && v != q.targets[u] && product.sums[i][j] > q.at_target[u] ? 1 : 0;
+          count[i] += v < end && q.before_target(u, v, product.sums[i][j]) ? 1 : 0;
         }
       }
     }
@@ -140,15 +144,14 @@ struct CorrectSeenKernel {
       return;
     }
     const int end = lower_bound(q.seen, q.offsets[u], q.offsets[u + 1], last);
-    const T at_target = q.at_target[u];
     int change = 0;
     const int begin = lower_bound(q.seen, q.offsets[u], end, first);
     for (int i = begin + lane(); i < end; i += warp_size) {
       const ItemId v = q.seen[i];
       const bool repeated = i > begin && v == q.seen[i - 1];
-      if (!repeated && v != q.targets[u]) {
-        change += seen_is_zero && T(0) > at_target ? 1 : 0;
-        change -= detail::score(q.queries.row(u), q.table.row(v), q.columns()) > at_target ? 1 : 0;
+      if (!repeated) {
+        change += seen_is_zero && q.before_target(u, v, T(0)) ? 1 : 0;
+        change -= q.before_target(u, v, detail::score(q.queries.row(u), q.table.row(v), q.columns())) ? 1 : 0;
       }
     }
     change = warp_sum(change);
