@@ -306,17 +306,28 @@ TEST_CASE("a trainer that is given other data at a second fit does not mix them 
 
 TEST_CASE("rows that mean other items are refused; new items behind the old ones are not") {
   const Place place;
-  Model model(plain(70));
-  el::Trainer(model, fast, run(2, place.path)).fit(cycles(1));
-  const auto resumed = [&](const el::LeaveOneOut& split) {
-    Model again(plain(70));
-    el::Trainer trainer(again, fast, run(3, {}));
-    trainer.resume(place.path);
-    return error_of([&] { trainer.fit(split); });
-  };
-  CHECK(resumed(cycles(1, 300, 5)) ==
+  write_checkpoint(place.path);
+  Model resumed(plain());
+  el::Trainer trainer(resumed, fast, run(3, {}));
+  trainer.resume(place.path);
+  CHECK(error_of([&] { trainer.fit(cycles(1, 300, 5)); }) ==
         "training: row 1 is item 5 in the data, expected item 1 as in " + place.path.string());
-  CHECK(resumed(cycles(1, 300, 1, 65)) == "no error");
+
+  Model larger(plain(70));
+  el::Trainer second(larger, fast, run(3, {}));
+  second.fit(cycles(1));
+  CHECK(error_of([&] { second.fit(cycles(1, 300, 5)); }) ==
+        "training: row 1 is item 5 in the data, expected item 1 as in the run so far");
+  CHECK(error_of([&] { second.fit(cycles(1, 300, 1, 65)); }) == "no error");
+}
+
+TEST_CASE("a checkpoint that could not be loaded for want of item ids is refused before training") {
+  const Place place;
+  Model model(plain(70));
+  CHECK(error_of([&] { el::Trainer(model, fast, run(1, place.path)).fit(cycles(1)); }) ==
+        "training with a checkpoint: found data with 60 items, expected the model's 70, each of which needs an id in "
+        "the file");
+  CHECK(!fs::exists(place.path));
 }
 
 TEST_CASE("a training state of nonsense is refused and leaves the trainer as it was") {

@@ -144,6 +144,9 @@ class Trainer {
   FitResult fit(const LeaveOneOut& split, Callbacks&&... callbacks) {
     require(split.item_count() <= model_.item_count(), "training: found data with ", split.item_count(),
             " items, expected at most the model's ", model_.item_count());
+    require(options_.checkpoint.empty() || split.item_count() == model_.item_count(),
+            "training with a checkpoint: found data with ", split.item_count(), " items, expected the model's ",
+            model_.item_count(), ", each of which needs an id in the file");
     check_centers(split);
     const std::string note = go_on_with(split);
     if (!std::exchange(centers_started_, true) && options_.k_means_start) {
