@@ -114,6 +114,8 @@ class Recommender {
     }
   }
 
+  Recommender(const Model&&, ScoreTable = {}) = delete;  // keep the model in a variable: a recommender refers to it
+
   /// Working memory for a thread; where lanes need no backend, `Scratch scratch;` is the same.
   [[nodiscard]] Scratch make_scratch() const { return Scratch(model_.backend()); }
 
