@@ -77,6 +77,8 @@ inline V shuffle(V x, V y) {
   std::size_t i = 0;
   ((result[i++] = Lanes < n ? x[Lanes % n] : y[Lanes % n]), ...);
   return result;
+#elif defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+  return __builtin_shuffle(x, y, decltype(x < y){Lanes...});
 #else
   return __builtin_shufflevector(x, y, Lanes...);
 #endif
