@@ -38,8 +38,8 @@ namespace detail {
 /// A lane's own index of an item table, or a stand-in where it has none.
 template <class Lane>
 struct ItemIndexOf {
-  struct None {};
-  using Type = None;
+  struct NoIndex {};
+  using Type = NoIndex;
 };
 template <class Lane>
   requires requires { typename Lane::ItemIndex; }

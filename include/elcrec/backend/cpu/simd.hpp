@@ -234,7 +234,7 @@ template <class T, class RowOf>
 inline Pack<T> dot_rows(const T* q, RowOf row, Index n) {
   constexpr Index w = width<T>;
   const Index whole = n / w * w;
-  Pack<T> sums[w];
+  Pack<T> sums[static_cast<std::size_t>(w)];
 #pragma GCC unroll 16
   for (Index i = 0; i < w; ++i) {  // row by row: the order in which the memory is fastest
     const auto* from = row(i);
@@ -248,7 +248,7 @@ inline Pack<T> dot_rows(const T* q, RowOf row, Index n) {
   if (whole == n) {
     return total;
   }
-  T lanes[w];
+  T lanes[static_cast<std::size_t>(w)];
   store<T>(lanes, total);
   for (Index i = 0; i < w; ++i) {
     for (Index c = whole; c < n; ++c) {
