@@ -15,7 +15,19 @@ endif()
 run(${CMAKE_COMMAND} -S ${host} -B ${build} -D CMAKE_CXX_COMPILER=${COMPILER} -D CMAKE_EXPORT_COMPILE_COMMANDS=ON
     -D CMAKE_PREFIX_PATH=${prefix} -D ELCREC_EXPECTED_PREFIX=${prefix} -D ELCREC_SOURCE=${SOURCE_DIR})
 run(${CMAKE_COMMAND} --build ${build})
-run(${build}/host)
+if(MODE STREQUAL install_library)
+  # elcrec is not part of the host's own installation: only what asks for it gets it.
+  run(${CMAKE_COMMAND} --install ${build} --prefix ${prefix})
+  if(EXISTS ${prefix}/include/elcrec)
+    message(FATAL_ERROR "installing the host installs elcrec, expected it not to unless ELCREC_INSTALL is ON")
+  endif()
+  run(${CMAKE_COMMAND} --install ${build} --prefix ${prefix} --component elcrec)
+  run(${CMAKE_COMMAND} -S ${host}/user -B ${build}/user -D CMAKE_CXX_COMPILER=${COMPILER} -D CMAKE_PREFIX_PATH=${prefix})
+  run(${CMAKE_COMMAND} --build ${build}/user)
+  run(${build}/user/user)
+else()
+  run(${build}/host)
+endif()
 
 # The host set no flag, so its compiler may only see the standard and include folders.
 file(READ ${build}/compile_commands.json commands)

@@ -3,7 +3,6 @@
 #include <algorithm>
 #include <memory>
 #include <span>
-#include <thread>
 #include <type_traits>
 #include <vector>
 
@@ -17,14 +16,17 @@
 namespace elcrec::inline ELCREC_TARGET {
 
 struct CpuOptions {
-  Index threads = 0;  ///< 0: as many as the machine has
+  /// 0: as many as there are processors for, by affinity mask and control groups' quotas. Started by the first region
+  /// that has work for several.
+  Index threads = 0;
   /// Parts of a batch with gradient accumulators of their own. Sums are taken part by part in a fixed order, so
   /// results depend on this number (in the last bits) but not on `threads`; more than this many threads gain nothing.
   Index slices = 16;
 };
 
-/// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. Parallel regions of
-/// one pool must not overlap; operations on lanes of one's own (make_lane) are free of the pool and of each other.
+/// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. From several threads,
+/// parallel regions of one pool take turns; one inside a task runs on the task's own thread. A task must not wait for
+/// another thread's region. Operations on lanes of one's own (make_lane) are free of the pool and of each other.
 template <class T>
 class BasicCpu {
  public:
@@ -68,10 +70,19 @@ class BasicCpu {
     f();
   }
 
-  /// f(lane, i) for i in [0, count), in any order.
+  /// f(lane, i) for i in [0, count), in any order. Throws the first exception of f, or Error when threads cannot be
+  /// started.
   template <class F>
   void parallel_for(Index count, F&& f) const {
-    state_->pool.run(count, [&](Index worker, Index i) { f(state_->lanes[static_cast<std::size_t>(worker)], i); });
+    if (const auto turn = state_->pool.turn()) {
+      state_->pool.run(turn, count,
+                       [&](Index worker, Index i) { f(state_->lanes[static_cast<std::size_t>(worker)], i); });
+    } else {  // the pool's lanes are in use
+      Lane lane;
+      for (Index i = 0; i < count; ++i) {
+        f(lane, i);
+      }
+    }
   }
 
   /// f(lane, begin, end) for blocks of `grain` that cover [0, count), in any order. The blocks do not depend on
@@ -87,10 +98,7 @@ class BasicCpu {
  private:
   struct State {
     explicit State(CpuOptions options)
-        : pool(options.threads > 0 ? options.threads : std::max<Index>(1, std::thread::hardware_concurrency())),
-          lanes(static_cast<std::size_t>(pool.threads())),
-          slices(options.slices) {
-      require(options.threads >= 0, "threads: found ", options.threads, ", expected 0 (all) or more");
+        : pool(options.threads), lanes(static_cast<std::size_t>(pool.threads())), slices(options.slices) {
       require(options.slices >= 1, "slices: found ", options.slices, ", expected at least 1");
     }
     detail::ThreadPool pool;

@@ -22,7 +22,7 @@ class Fingerprint {
   requires std::has_unique_object_representations_v<T> Fingerprint& add(std::span<const T> values) {
     return add_bytes(std::as_bytes(values));
   }
-  Fingerprint& add(std::string_view text) { return add_bytes(std::as_bytes(std::span(text))); }
+  Fingerprint& add(std::string_view text) { return add_bytes(std::as_bytes(std::span(text.data(), text.size()))); }
   template <class T>
   requires std::has_unique_object_representations_v<T> Fingerprint& add(T value) {
     return add_bytes(std::as_bytes(std::span(&value, 1)));

@@ -1,5 +1,9 @@
 #pragma once
 
+#if (defined(__i386__) || defined(__x86_64__)) && !defined(__SSE2_MATH__)
+#error "elcrec: found x87 arithmetic, whose excess precision changes scores; expected -msse2 -mfpmath=sse"
+#endif
+
 /// The inline namespace of everything in elcrec: its name holds what of the compiler's flags changes code or layout,
 /// such as the width of a vector register. So two sources of one program (or a plugin and its host) that were compiled
 /// with different flags each keep their own elcrec, where one definition rule would have the linker pick either's

@@ -64,7 +64,7 @@ struct Mask {
     view.assign(history.begin(), history.end());
     // Selection sampling: of the `left` positions from here on, `chosen` are still to be masked.
     for (Index left = ssize(history); left > 0 && chosen > 0; --left) {
-      if (random.below(static_cast<std::uint32_t>(left)) < chosen) {
+      if (static_cast<Index>(random.below(static_cast<std::uint32_t>(left))) < chosen) {
         view[history.size() - static_cast<std::size_t>(left)] = padding_item;
         --chosen;
       }

@@ -42,8 +42,8 @@ struct EvaluationOptions {
 
 /// Ranks each user's held-out item against all items, by the score y_last · E[v] of the model after everything before
 /// it; among equal scores the lower id is first, as Recommender serves them. Memory: a block of users times a block of
-/// items. Runs on the model's backend; not from two threads at once (its pool). Throws ArgumentError when the data has
-/// more items than the model, DivergenceError for scores that are not finite: nothing would rank above a NaN.
+/// items. Runs on the model's backend; from several threads at once where that allows it. Throws ArgumentError when the
+/// data has more items than the model, DivergenceError for scores that are not finite: nothing would rank above a NaN.
 template <class Model>
 [[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which,
                                       const EvaluationOptions& options = {}) {

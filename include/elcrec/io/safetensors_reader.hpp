@@ -189,10 +189,10 @@ class SafetensorsFile {
            bytes_.size() - sizeof(length), " bytes that follow it");
     expect(length <= detail::safetensors_header_limit, "header length is ", length, " bytes; expected at most ",
            detail::safetensors_header_limit);
-    data_begin_ = sizeof(length) + static_cast<std::size_t>(length);
+    const std::size_t header_bytes = length;
+    data_begin_ = sizeof(length) + header_bytes;
 
-    const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + sizeof(length),
-                                static_cast<std::size_t>(length));
+    const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + sizeof(length), header_bytes);
     // nlohmann/json would skip a byte order mark and take a NUL for the end.
     expect(text.starts_with('{') && text.find('\0') == std::string_view::npos,
            "header is not a JSON object in plain text");

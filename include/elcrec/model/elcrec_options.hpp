@@ -3,6 +3,7 @@
 #include <array>
 #include <charconv>
 #include <cstdint>
+#include <locale>
 #include <map>
 #include <sstream>
 #include <string>
@@ -146,8 +147,17 @@ void from_text(std::string_view option, std::string_view text, T& value) {
     }
     throw ArgumentError(message(option, ": found '", text, "', expected ", expected));
   } else {
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    require(error == std::errc{} && end == text.data() + text.size(), option, ": found '", text, "', expected ",
+    bool read = false;
+    if constexpr (requires { std::from_chars(text.data(), text.data(), value); }) {
+      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+      read = error == std::errc{} && end == text.data() + text.size();
+    } else {  // libc++ before its version 20 has it for whole numbers alone
+      std::istringstream in{std::string(text)};
+      in.imbue(std::locale::classic());
+      read = text.find_first_not_of("-+.0123456789eE") == text.npos && !text.starts_with('+') && in >> value &&
+             in.peek() == std::char_traits<char>::eof();
+    }
+    require(read, option, ": found '", text, "', expected ",
             std::is_floating_point_v<T> ? "a number" : "a whole number");
   }
 }

@@ -123,7 +123,7 @@ class SequentialModel {
 
  private:
   static Index checked(Index items) {
-    require(items >= 1 && items < (Index{1} << 31) - 2, "items: found ", items, ", expected 1 to 2^31 - 3");
+    require(items >= 1 && items < (std::int64_t{1} << 31) - 2, "items: found ", items, ", expected 1 to 2^31 - 3");
     return items;
   }
 

@@ -38,8 +38,8 @@ namespace detail {
 /// A lane's own index of an item table, or a stand-in where it has none.
 template <class Lane>
 struct ItemIndexOf {
-  struct None {};
-  using Type = None;
+  struct NoIndex {};
+  using Type = NoIndex;
 };
 template <class Lane>
   requires requires { typename Lane::ItemIndex; }
@@ -49,9 +49,9 @@ struct ItemIndexOf<Lane> {
 
 }  // namespace detail
 
-/// Answers "what next, and which intent" from a trained model. Const and, but for recommend_batch, safe to call from
-/// any number of threads, each with a Scratch of its own; after a first call with the longest history and the largest k
-/// nothing is allocated. Refers to the model: keep it alive and do not train it meanwhile.
+/// Answers "what next, and which intent" from a trained model. Const and safe to call from any number of threads, each
+/// with a Scratch of its own (recommend_batch: where the backend is); after a first call with the longest history and
+/// the largest k nothing is allocated. Refers to the model: keep it alive and do not train it meanwhile.
 template <class Model>
 class Recommender {
  public:
@@ -114,6 +114,8 @@ class Recommender {
     }
   }
 
+  Recommender(const Model&&, ScoreTable = {}) = delete;  // keep the model in a variable: a recommender refers to it
+
   /// Working memory for a thread; where lanes need no backend, `Scratch scratch;` is the same.
   [[nodiscard]] Scratch make_scratch() const { return Scratch(model_.backend()); }
 
@@ -132,7 +134,8 @@ class Recommender {
     return slice(std::span<const Recommendation>(request.result), 0, request.found[0]);
   }
 
-  /// The same for many histories at once, on the threads of the model's backend (so not from two threads at a time):
+  /// The same for many histories at once, on the threads of the model's backend, for which calls from several threads
+  /// take turns (BasicCpu; other backends: from one thread at a time), each with a scratch of its own:
   /// scratch.of(u) is the answer for histories[u]. One product scores a block of items for many users, whose scores may
   /// differ from recommend's in the last bits.
   void recommend_batch(std::span<const std::span<const ItemId>> histories, Index k, BatchScratch& scratch,

@@ -61,7 +61,11 @@ inline void philox8(const RandomStream& stream, std::uint64_t index, Words (&wor
     Words high;
     std::memcpy(&low, &c[0][w], sizeof(low));
     std::memcpy(&high, &c[1][w], sizeof(high));
+#if defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+    words[w] = __builtin_shuffle(low, high, Words{0, 2, 4, 6, 8, 10, 12, 14});
+#else
     words[w] = __builtin_shufflevector(low, high, 0, 2, 4, 6, 8, 10, 12, 14);
+#endif
   }
 }
 

@@ -168,7 +168,7 @@ inline void tile(Operand<T> a, const T* b, Index b_stride, Index depth, T* y, In
   } else if (bias != nullptr) {
     std::memcpy(start, bias, static_cast<std::size_t>(cols) * sizeof(T));
   }
-  V sum[Rows][2];
+  V sum[static_cast<std::size_t>(Rows)][2];
 #pragma GCC unroll 12
   for (Index m = 0; m < Rows; ++m) {
     sum[m][0] = start[0];

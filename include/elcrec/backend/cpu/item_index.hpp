@@ -99,7 +99,7 @@ class ItemIndex {
       if (c + w <= columns_) {
         return simd::load(q + c);
       }
-      T rest[w] = {};
+      T rest[static_cast<std::size_t>(w)] = {};
       std::copy(q + c, q + columns_, rest);
       return simd::load<T>(rest);
     };
@@ -179,7 +179,7 @@ namespace detail {
 template <int Users, int Groups, class T>
 inline void score_groups(const ItemIndex<T>& index, const typename ItemIndex<T>::Query* queries, Index g,
                          std::int16_t* scores, Index stride) {
-  simd::Shorts sums[Users][Groups];
+  simd::Shorts sums[static_cast<std::size_t>(Users)][static_cast<std::size_t>(Groups)];
   for (int u = 0; u < Users; ++u) {
     for (int i = 0; i < Groups; ++i) {
       sums[u][i] = simd::broadcast_short(queries[u].start);
@@ -189,7 +189,7 @@ inline void score_groups(const ItemIndex<T>& index, const typename ItemIndex<T>:
   const Index next_group = index.pairs() * simd::register_bytes;
 #pragma GCC unroll 4
   for (Index at = 0; at < next_group; at += simd::register_bytes) {
-    simd::Bytes item[Groups];
+    simd::Bytes item[static_cast<std::size_t>(Groups)];
     for (int i = 0; i < Groups; ++i) {
       item[i] = simd::load_bytes(items + i * next_group + at);
       if constexpr (Users == 1) {  // what the next call reads: one query is done before the memory has brought it
@@ -248,7 +248,7 @@ inline Index to_front(std::span<E> elements, F wanted) {
     const E here = element;
     element = elements[front];
     elements[front] = here;
-    front += wanted(here) ? 1 : 0;
+    front += wanted(here) ? 1U : 0U;
   }
   return static_cast<Index>(front);
 }

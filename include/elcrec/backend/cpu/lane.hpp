@@ -912,7 +912,7 @@ class CpuLane : public ReferenceLane<T> {
   template <class Load>
   static T norm_registers(Load load, const T* gamma, const T* beta, T eps, T* hat, T* y) {
     constexpr T d = row_registers * width;
-    V x[row_registers];
+    V x[static_cast<std::size_t>(row_registers)];
 #pragma GCC unroll 32
     for (Index r = 0; r < row_registers; ++r) {
       x[r] = load(r * width);

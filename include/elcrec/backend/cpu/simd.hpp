@@ -77,6 +77,8 @@ inline V shuffle(V x, V y) {
   std::size_t i = 0;
   ((result[i++] = Lanes < n ? x[Lanes % n] : y[Lanes % n]), ...);
   return result;
+#elif defined(__GNUC__) && !defined(__clang__) && __GNUC__ < 12
+  return __builtin_shuffle(x, y, decltype(x < y){Lanes...});
 #else
   return __builtin_shufflevector(x, y, Lanes...);
 #endif
@@ -232,7 +234,7 @@ template <class T, class RowOf>
 inline Pack<T> dot_rows(const T* q, RowOf row, Index n) {
   constexpr Index w = width<T>;
   const Index whole = n / w * w;
-  Pack<T> sums[w];
+  Pack<T> sums[static_cast<std::size_t>(w)];
 #pragma GCC unroll 16
   for (Index i = 0; i < w; ++i) {  // row by row: the order in which the memory is fastest
     const auto* from = row(i);
@@ -246,7 +248,7 @@ inline Pack<T> dot_rows(const T* q, RowOf row, Index n) {
   if (whole == n) {
     return total;
   }
-  T lanes[w];
+  T lanes[static_cast<std::size_t>(w)];
   store<T>(lanes, total);
   for (Index i = 0; i < w; ++i) {
     for (Index c = whole; c < n; ++c) {

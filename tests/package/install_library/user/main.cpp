@@ -1,0 +1,3 @@
+double draw();
+
+int main() { return draw() >= 0 ? 0 : 1; }
