@@ -103,6 +103,13 @@ class SafetensorsFile {
     return names;
   }
 
+  /// visitor(name, info, bytes) for the tensors in the order of their names.
+  void visit_tensors(auto&& visitor) const {
+    for (const auto& [name, tensor] : tensors_) {
+      visitor(name, tensor.info, std::span(data_.data() + tensor.begin, data_.data() + tensor.end));
+    }
+  }
+
   [[nodiscard]] bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
 
   /// Throws FileError if there is no such tensor.

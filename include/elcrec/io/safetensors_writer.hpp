@@ -26,6 +26,7 @@ class SafetensorsWriter {
  public:
   /// Sets one entry of the file's `__metadata__`, in UTF-8.
   void metadata(std::string key, std::string value) { metadata_.insert_or_assign(std::move(key), std::move(value)); }
+  [[nodiscard]] const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// Adds a row-major tensor. Keeps a reference: `data` must live until `write` returns. Throws ArgumentError if the
   /// name is taken or reserved, or if the shape does not have `data.size()` elements.
@@ -40,6 +41,13 @@ class SafetensorsWriter {
             data.size(), " elements; expected as many as the shape says");
     const auto [place, added] = tensors_.try_emplace(std::move(name), Tensor{std::move(info), std::as_bytes(data)});
     require(added, "tensor \"", place->first, "\" was added twice; expected once");
+  }
+
+  /// visitor(name, info, bytes) for the tensors in the order of their names.
+  void visit_tensors(auto&& visitor) const {
+    for (const auto& [name, tensor] : tensors_) {
+      visitor(name, tensor.info, tensor.data);
+    }
   }
 
   /// Replaces `path` atomically (see write_file_atomically). Throws FileError if it cannot be written, ArgumentError if

@@ -96,7 +96,7 @@ class Trainer {
   /// Continues where a checkpoint that this trainer's like wrote left off. Throws FileError when it holds no training
   /// state or that of another configuration.
   void resume(const std::filesystem::path& path) {
-    const SafetensorsFile file = SafetensorsFile::read(path);
+    const SafetensorsFile file = read_checkpoint(path);
     const auto state = [&](const std::string& key) {
       const auto found = file.metadata().find(std::string(training_prefix) + key);
       require<FileError>(found != file.metadata().end(), path.string(), ": found no '", training_prefix, key,
