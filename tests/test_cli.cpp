@@ -482,7 +482,9 @@ TEST_CASE("bad checkpoints are refused with the tensor and what was expected") {
                            const std::function<void(std::vector<el::Index>&, std::vector<float>&)>& change) {
     el::SafetensorsWriter writer;
     for (const auto& [key, value] : file.metadata()) {
-      writer.metadata(key, value);
+      if (!key.starts_with("checksum.")) {
+        writer.metadata(key, value);
+      }
     }
     const auto ids = file.read<std::int64_t>("item_ids");
     writer.add<std::int64_t>("item_ids", {static_cast<el::Index>(ids.size())}, ids);

@@ -12,11 +12,15 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <thread>
 #include <vector>
 
 #include <doctest/doctest.h>
+#include <fcntl.h>
+#include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include "elcrec/core/error.hpp"
@@ -206,6 +210,14 @@ TEST_CASE("safetensors: the writer refuses what the format cannot hold") {
   writer.metadata("name", "\xFF");
   CHECK_THROWS_WITH_AS(writer.write(folder / "f"), doctest::Contains("tensor names and metadata must be UTF-8"),
                        el::ArgumentError);
+  CHECK_THROWS_WITH_AS(writer.add<float>("deep", std::vector<el::Index>(65, 1), std::span(values).first(1)),
+                       "tensor \"deep\" has 65 extents; expected at most 64", el::ArgumentError);
+  el::SafetensorsWriter many;
+  for (int i = 0; i <= 100'000; ++i) {
+    many.metadata(std::to_string(i), "");
+  }
+  CHECK_THROWS_WITH_AS(many.write(folder / "f"), doctest::Contains("found 100001 metadata entries, expected at most"),
+                       el::ArgumentError);
   writer.metadata("name", std::string(100'000'000, 'x'));
   CHECK_THROWS_WITH_AS(writer.write(folder / "f"), doctest::Contains("bytes; expected at most 100000000"),
                        el::ArgumentError);
@@ -292,6 +304,58 @@ TEST_CASE("safetensors: a header length that cannot be is refused") {
                        "m.st: header length is 100000001 bytes; expected at most 100000000", el::FileError);
 }
 
+TEST_CASE("safetensors: a file's memory and time are in proportion to what it can hold") {
+  const ScratchFolder folder;
+  const auto reading_takes = [&](const char* name, const char* expected) {
+    // A process of its own: its peak is that of this file.
+    const pid_t child = ::fork();
+    REQUIRE(child >= 0);
+    if (child == 0) {
+      rlimit limit{};
+      ::getrlimit(RLIMIT_CPU, &limit);
+      limit.rlim_cur = 20;
+      ::setrlimit(RLIMIT_CPU, &limit);
+      rusage before{};
+      ::getrusage(RUSAGE_SELF, &before);
+      bool as_expected = false;
+      try {
+        (void)el::SafetensorsFile::read(folder / name);
+      } catch (const el::FileError& e) {
+        as_expected = std::string_view(e.what()).find(expected) != std::string_view::npos;
+      }
+      rusage after{};
+      ::getrusage(RUSAGE_SELF, &after);
+      ::_exit(as_expected && after.ru_maxrss - before.ru_maxrss < 150'000 ? 0 : 1);  // KB
+    }
+    int status = 0;
+    REQUIRE(::waitpid(child, &status, 0) == child);
+    CAPTURE(name);
+    CHECK(WIFEXITED(status));
+    CHECK(WEXITSTATUS(status) == 0);
+  };
+  const auto list = [](std::string begin, const char* entry, const char* end) {
+    for (int i = 0; begin.size() < 10'000'000; ++i) {
+      begin += el::message(begin.back() == '{' ? "" : ",", '"', i, "\":", entry);
+    }
+    return begin + end;
+  };
+  write_text(folder / "sparse", with_length("{}"));
+  fs::resize_file(folder / "sparse", std::uintmax_t{3} << 30);
+  reading_takes("sparse", "the tensors end at byte 0; expected 3221225462");
+  write_text(folder / "tensors", with_length(list("{", R"({"dtype":"F32","shape":[0],"data_offsets":[0,0]})", "}")));
+  reading_takes("tensors", "header has more than 100000 tensors");
+  write_text(folder / "metadata", with_length(list(R"({"__metadata__":{)", R"("")", "}}")));
+  reading_takes("metadata", "__metadata__ has more than 100000 entries");
+  write_text(folder / "members", with_length(list(R"({"w":{)", "{}", "}}")));
+  reading_takes("members", "tensor \"w\" has no dtype");
+  std::string shape = R"({"w":{"dtype":"U8","shape":[1)";
+  while (shape.size() < 10'000'000) {
+    shape += ",1";
+  }
+  write_text(folder / "shape", with_length(shape + R"(],"data_offsets":[0,1]}})", "x"));
+  reading_takes("shape", "tensor \"w\" has more than 64 extents");
+}
+
 TEST_CASE("safetensors: a malformed header is refused with the place and the expectation") {
   // Each is followed by 16 bytes of data.
   const std::string w = R"("w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]})";
@@ -314,7 +378,7 @@ TEST_CASE("safetensors: a malformed header is refused with the place and the exp
     has(header_error("{" + w + "} {}"), "header is not valid JSON: ");
     has(header_error("{\"\xFF\":1}"), "header is not valid JSON: ");
     has(header_error(R"({"w":1e999})"), "header is not valid JSON: ");
-    has(header_error(R"({"w":)" + std::string(100'000, '[')), "header nests deeper than 8 levels");
+    has(header_error(R"({"w":{"later":)" + std::string(100'000, '[')), "header nests deeper than 8 levels");
     has(header_error("{" + w + "," + w + "}"), R"(header has the key "w" twice; expected it once)");
     has(header_error("{" + w + R"(,"\u0077":{}})"), R"(header has the key "w" twice; expected it once)");
     has(tensor(R"("dtype":"F32","shape":[4],"data_offsets":[0,16],"shape":[4])"), R"(key "shape" twice)");
@@ -502,11 +566,95 @@ TEST_CASE("write_file_atomically: creates, replaces, keeps permissions, leaves n
   write_text(path, "new");
   CHECK(content(path) == "new");
   CHECK(fs::status(path).permissions() == (fs::perms::owner_read | fs::perms::owner_write));
+  CHECK(folder.names() == std::vector<std::string>{"f"});
+}
 
-  // A crashed process with our id may have left its temporary.
-  std::ofstream(folder / ("f.tmp." + std::to_string(::getpid())).c_str()) << "a longer leftover";
-  write_text(path, "short");
-  CHECK(content(path) == "short");
+TEST_CASE("write_file_atomically: nothing that lies where a temporary could be is opened or written through") {
+  const ScratchFolder folder;
+  write_text(folder / "victim", "untouched");
+  const std::string by_process = "f.tmp." + std::to_string(::getpid());
+  const std::string by_pattern = "f.tmp.0123456789abcdef";
+  SUBCASE("a FIFO, at which an open for writing waits") {
+    for (const auto& name : {by_process, by_pattern}) {
+      REQUIRE(::mkfifo((folder / name.c_str()).c_str(), 0600) == 0);
+    }
+    ::alarm(60);  // instead of a test that hangs
+    write_text(folder / "f", "text");
+    ::alarm(0);
+  }
+  SUBCASE("a hard link") {
+    for (const auto& name : {by_process, by_pattern}) {
+      fs::create_hard_link(folder / "victim", folder / name.c_str());
+    }
+    write_text(folder / "f", "text");
+  }
+  SUBCASE("a symbolic link") {
+    for (const auto& name : {by_process, by_pattern}) {
+      fs::create_symlink(folder / "victim", folder / name.c_str());
+    }
+    write_text(folder / "f", "text");
+  }
+  CHECK(content(folder / "f") == "text");
+  CHECK(content(folder / "victim") == "untouched");
+  CHECK(folder.names().size() == 4);  // strangers' files stay
+}
+
+TEST_CASE("write_file_atomically: what a killed process left is removed, what a live one writes is not") {
+  const ScratchFolder folder;
+  const pid_t child = ::fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    const rlimit limit{4096, 4096};
+    ::setrlimit(RLIMIT_FSIZE, &limit);
+    std::signal(SIGXFSZ, SIG_DFL);  // kills in the middle of writing
+    write_text(folder / "f", std::string(100'000, 'x'));
+    ::_exit(0);
+  }
+  int status = 0;
+  REQUIRE(::waitpid(child, &status, 0) == child);
+  REQUIRE(WIFSIGNALED(status));
+  REQUIRE(folder.names().size() == 1);
+  const fs::path left = folder / folder.names().front().c_str();
+  CHECK(left.filename().string().starts_with("f.tmp."));
+
+  for (const char* name : {"f.tmp.0123456789abcde", "f.tmp.0123456789abcdeg", "f.tmp.", "g.tmp.0123456789abcdef"}) {
+    write_text(folder / name, "not ours");
+  }
+  {
+    const int held = ::open(left.c_str(), O_RDONLY | O_CLOEXEC);
+    REQUIRE(::flock(held, LOCK_EX | LOCK_NB) == 0);
+    write_text(folder / "f", "first");
+    CHECK(fs::exists(left));
+    ::close(held);
+  }
+  write_text(folder / "f", "second");
+  CHECK_FALSE(fs::exists(left));
+  CHECK(content(folder / "f") == "second");
+  CHECK(folder.names().size() == 5);
+}
+
+TEST_CASE("write_file_atomically: two writers of one path do not disturb each other") {
+  const ScratchFolder folder;
+  const std::array<std::string, 2> texts = {std::string(50'000, 'a'), std::string(70'000, 'b')};
+  std::array<int, 2> failures{};
+  std::vector<std::thread> writers;
+  for (std::size_t w = 0; w < 2; ++w) {
+    writers.emplace_back([&, w] {
+      for (int i = 0; i < 50; ++i) {
+        try {
+          write_text(folder / "f", texts[w]);
+        } catch (const el::Error&) {
+          ++failures[w];
+        }
+        const std::string found = content(folder / "f");
+        failures[w] += found == texts[0] || found == texts[1] ? 0 : 1;
+      }
+    });
+  }
+  for (auto& writer : writers) {
+    writer.join();
+  }
+  CHECK(failures == std::array<int, 2>{});
   CHECK(folder.names() == std::vector<std::string>{"f"});
 }
 

@@ -12,6 +12,7 @@
 #include <sys/mman.h>
 #endif
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/types.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -33,7 +34,7 @@ class HostBuffer {
       std::memset(static_cast<void*>(data()), 0, static_cast<std::size_t>(n) * sizeof(T));
     }
   }
-  HostBuffer(Index n, Uninitialised) : data_(allocate(static_cast<std::size_t>(n) * sizeof(T))), size_(n) {}
+  HostBuffer(Index n, Uninitialised) : data_(allocate(checked_bytes<T>("buffer", n))), size_(n) {}
   HostBuffer(const HostBuffer& other) : HostBuffer(other.size_, Uninitialised{}) {
     std::copy_n(other.data(), size_, data());
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/matrix_view.hpp"
 
@@ -27,7 +28,7 @@ class Matrix {
     require(rows >= 0 && cols >= 0, "matrix: found shape (", rows, ", ", cols, "), expected no negative extent");
     require((Rows == Dynamic || Rows == rows) && (Cols == Dynamic || Cols == cols), "matrix: found shape (", rows, ", ",
             cols, "), expected the fixed extents (", Rows, ", ", Cols, ")");
-    return rows * cols;
+    return checked_product("matrix", rows, cols);
   }
 
   typename B::template Buffer<Scalar> storage_;

@@ -3,6 +3,7 @@
 #include <span>
 
 #include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/nn/parameter.hpp"
@@ -21,7 +22,7 @@ class LearnableClusters {
 
   /// Centers start as random directions; see k_means for a better start. `hidden` is the width of a user embedding.
   LearnableClusters(const B& backend, Index count, Index hidden, std::uint64_t seed = 0)
-      : centers_(backend, checked(count), hidden) {
+      : centers_(backend, checked(count, hidden), hidden) {
     constexpr std::uint32_t which = 0xFFFF;
     initialise_normal(backend, seed, which, 1.0, centers_.view());
     backend.parallel_for(1, [this](Lane& lane, Index) { project(lane); });
@@ -49,8 +50,9 @@ class LearnableClusters {
   }
 
  private:
-  static Index checked(Index count) {
+  static Index checked(Index count, Index hidden) {
     require(count >= 1, "intents: found K = ", count, ", expected at least 1");
+    (void)checked_bytes<T>("intents: centers (K, D)", checked_product("intents: centers (K, D)", count, hidden));
     return count;
   }
 

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/types.hpp"
 
@@ -29,7 +30,7 @@ class Workspace {
   template <class T>
   [[nodiscard]] std::span<T> array(Index n) {
     static_assert(std::is_trivially_destructible_v<T>, "workspace memory is released without destructors");
-    const std::size_t bytes = (static_cast<std::size_t>(n) * sizeof(T) + alignment - 1) / alignment * alignment;
+    const std::size_t bytes = (checked_bytes<T>("workspace", n) + alignment - 1) / alignment * alignment;
     while (chunk_ < chunks_.size() && used_ + bytes > size_of(chunks_[chunk_])) {
       ++chunk_;
       used_ = 0;
@@ -53,7 +54,7 @@ class Workspace {
   /// (rows, cols) elements, not initialised.
   template <class T>
   [[nodiscard]] MatrixView<T> matrix(Index rows, Index cols) {
-    return {array<T>(rows * cols).data(), rows, cols};
+    return {array<T>(checked_product("workspace", rows, cols)).data(), rows, cols};
   }
 
   /// Bytes that the chunks hold.

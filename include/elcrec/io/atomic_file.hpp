@@ -1,18 +1,26 @@
 #pragma once
 
+#include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdint>
 #include <filesystem>
+#include <optional>
+#include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <system_error>
 #include <utility>
 
 #include <fcntl.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <sys/types.h>
 #include <unistd.h>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/fingerprint.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -27,6 +35,7 @@ class FileDescriptor {
   explicit FileDescriptor(int fd) : fd_(fd) {}
   FileDescriptor(const FileDescriptor&) = delete;
   FileDescriptor& operator=(const FileDescriptor&) = delete;
+  FileDescriptor(FileDescriptor&& other) noexcept : fd_(std::exchange(other.fd_, -1)) {}
   ~FileDescriptor() {
     if (fd_ >= 0) {
       ::close(fd_);
@@ -40,23 +49,107 @@ class FileDescriptor {
   int fd_;
 };
 
-struct RemoveUnlessRenamed {
-  const std::filesystem::path& path;
-  bool renamed = false;
-  ~RemoveUnlessRenamed() {
-    if (!renamed) {
-      ::unlink(path.c_str());
+/// The file beside its target that a save writes before it is renamed: `<target>.tmp.<16 random hexadecimal digits>`,
+/// created by this process alone and locked while it lives, so that what a killed process left can be told from what
+/// another one is writing. Gone at the end unless renamed.
+class TemporaryFile {
+ public:
+  TemporaryFile(const std::filesystem::path& target, mode_t mode) : target_(target) {
+    // A name is taken only by a stranger's file, or by a cleaner that saw the file before its lock.
+    constexpr int attempts = 100;
+    for (int i = 0; i < attempts && !create(mode); ++i) {
+    }
+    if (!file_) {
+      fail_writing(target, "creating a temporary file beside it", EEXIST);
     }
   }
+  TemporaryFile(const TemporaryFile&) = delete;
+  TemporaryFile& operator=(const TemporaryFile&) = delete;
+  ~TemporaryFile() {
+    if (file_) {
+      ::unlink(path_.c_str());
+    }
+  }
+
+  [[nodiscard]] int get() const { return file_->get(); }
+
+  /// Closes the file and puts it in the target's place.
+  void rename() {
+    const FileDescriptor keeps_the_lock(::fcntl(file_->get(), F_DUPFD_CLOEXEC, 0));
+    if (!file_->close()) {
+      fail_writing(target_, "closing", errno);
+    }
+    if (::rename(path_.c_str(), target_.c_str()) != 0) {
+      fail_writing(target_, "renaming", errno);
+    }
+    file_.reset();
+  }
+
+  /// Removes the temporaries of `target` that no live process holds. What cannot be removed stays.
+  static void remove_stale(const std::filesystem::path& target, const std::filesystem::path& folder) {
+    const std::string prefix = target.filename().string() + std::string(infix);
+    std::error_code error;
+    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
+         entry.increment(error)) {
+      const std::string name = entry->path().filename().string();
+      std::error_code unknown;
+      if (!name.starts_with(prefix) || !is_suffix(std::string_view(name).substr(prefix.size())) ||
+          !std::filesystem::is_regular_file(entry->symlink_status(unknown))) {
+        continue;
+      }
+      const FileDescriptor file(::open(entry->path().c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+      if (is_ours(file.get()) && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
+        ::unlink(entry->path().c_str());
+      }
+    }
+  }
+
+ private:
+  static constexpr std::string_view infix = ".tmp.";
+
+  [[nodiscard]] static bool is_suffix(std::string_view text) {
+    return text.size() == 16 && text.find_first_not_of("0123456789abcdef") == std::string_view::npos;
+  }
+
+  /// A regular file with one name: nobody else's content.
+  [[nodiscard]] static bool is_ours(int fd) {
+    struct stat info {};
+    return fd >= 0 && ::fstat(fd, &info) == 0 && S_ISREG(info.st_mode) && info.st_nlink == 1;
+  }
+
+  [[nodiscard]] bool create(mode_t mode) {
+    std::random_device random;
+    path_ = target_;
+    path_ += std::string(infix) + Fingerprint().add(std::uint32_t{random()}).add(std::uint32_t{random()}).text();
+    FileDescriptor file(::open(path_.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, mode));
+    if (file.get() < 0) {
+      if (errno != EEXIST) {
+        fail_writing(target_, "creating a temporary file beside it", errno);
+      }
+      return false;
+    }
+    // Where the file system has no locks there is no cleaner either.
+    const bool taken = ::flock(file.get(), LOCK_EX | LOCK_NB) != 0 && errno == EWOULDBLOCK;
+    if (taken || !is_ours(file.get())) {
+      return false;
+    }
+    file_.emplace(std::move(file));
+    return true;
+  }
+
+  const std::filesystem::path& target_;
+  std::filesystem::path path_;
+  std::optional<FileDescriptor> file_;
 };
 
 }  // namespace detail
 
-/// Makes `path` hold the joined `pieces`, or leaves what was there: writes `<path>.tmp.<pid>` beside it, syncs,
-/// renames, and syncs the folder, so that neither a full disk nor a crash leaves half a file. An existing file keeps
-/// its permissions; a symbolic link is replaced by a file. Throws FileError with the path and the system's reason
-/// (missing folder, no space, ...); the temporary is then gone. (Only if the last step, syncing the folder, fails does
-/// the new content already stand there.) Two threads may not write the same path at once.
+/// Makes `path` hold the joined `pieces`, or leaves what was there: writes `<path>.tmp.<16 hexadecimal digits>` beside
+/// it, syncs, renames, and syncs the folder, so that neither a full disk nor a crash leaves half a file. An existing
+/// file keeps its permissions; a symbolic link is replaced by a file. Throws FileError with the path and the system's
+/// reason (missing folder, no space, ...); the temporary is then gone. (Only if the last step, syncing the folder,
+/// fails does the new content already stand there.) What a killed process left beside the path is removed at the next
+/// call. Of several writers of one path, each a whole file, the last one wins.
 inline void write_file_atomically(const std::filesystem::path& path,
                                   std::span<const std::span<const std::byte>> pieces) {
   std::error_code error;
@@ -70,16 +163,10 @@ inline void write_file_atomically(const std::filesystem::path& path,
   if (folder.get() < 0) {
     detail::fail_writing(path, "opening its folder", errno);
   }
+  detail::TemporaryFile::remove_stale(path, folder_path);
 
-  std::filesystem::path temporary = path;
-  temporary += ".tmp." + std::to_string(::getpid());
   const auto mode = replaces ? static_cast<mode_t>(old.permissions() & std::filesystem::perms::all) : mode_t{0666};
-  detail::FileDescriptor file(::open(temporary.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_NOFOLLOW | O_CLOEXEC, mode));
-  if (file.get() < 0) {
-    detail::fail_writing(path, "creating a temporary file beside it", errno);
-  }
-  detail::RemoveUnlessRenamed guard{temporary};
-
+  detail::TemporaryFile file(path, mode);
   for (std::span<const std::byte> piece : pieces) {
     while (!piece.empty()) {
       const ssize_t written = ::write(file.get(), piece.data(), piece.size());
@@ -93,13 +180,7 @@ inline void write_file_atomically(const std::filesystem::path& path,
   if (::fsync(file.get()) != 0) {
     detail::fail_writing(path, "syncing", errno);
   }
-  if (!file.close()) {
-    detail::fail_writing(path, "closing", errno);
-  }
-  if (::rename(temporary.c_str(), path.c_str()) != 0) {
-    detail::fail_writing(path, "renaming", errno);
-  }
-  guard.renamed = true;
+  file.rename();
   // EINVAL: a file system whose folders cannot be synced.
   if (::fsync(folder.get()) != 0 && errno != EINVAL) {
     detail::fail_writing(path, "syncing its folder", errno);

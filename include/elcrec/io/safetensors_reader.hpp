@@ -13,8 +13,6 @@
 #include <functional>
 #include <limits>
 #include <map>
-#include <optional>
-#include <set>
 #include <span>
 #include <string>
 #include <string_view>
@@ -23,10 +21,10 @@
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
+#include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/types.hpp"
+#include "elcrec/io/safetensors_header.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -63,39 +61,36 @@ template <std::floating_point T>
 }  // namespace detail
 
 /// The verified content of one safetensors file (https://github.com/huggingface/safetensors): an 8-byte header length,
-/// a JSON header, then the tensors' bytes without holes. Holds the whole file in memory; `const` calls are safe from
-/// many threads. Every FileError names the file, the tensor, what was found and what was expected.
+/// a JSON header, then the tensors' bytes without holes. Holds the tensors in memory; `const` calls are safe from many
+/// threads. Every FileError names the file, the tensor, what was found and what was expected.
 class SafetensorsFile {
  public:
-  /// Reads and verifies a whole file; throws FileError.
+  /// Reads and verifies a whole file: first the header, then, if it accounts for every byte that follows, the tensors.
+  /// Throws FileError.
   [[nodiscard]] static SafetensorsFile read(const std::filesystem::path& path) {
     std::error_code error;
     const std::uintmax_t size = std::filesystem::file_size(path, error);
     require<FileError>(!error, path.string(), ": cannot be read: ", error.message());
     std::ifstream in(path, std::ios::binary);
     require<FileError>(in.is_open(), path.string(), ": cannot be read: ", std::generic_category().message(errno));
-    std::vector<std::byte> bytes(size);
-    in.read(reinterpret_cast<char*>(bytes.data()), static_cast<std::streamsize>(size));
-    require<FileError>(static_cast<std::uintmax_t>(in.gcount()) == size, path.string(), ": read ", in.gcount(),
-                       " bytes; expected ", size);
-    return parse(std::move(bytes), path.string());
+    std::uintmax_t done = 0;
+    return SafetensorsFile(path.string(), size, [&](char* to, std::size_t count) {
+      in.read(to, static_cast<std::streamsize>(count));
+      done += static_cast<std::uintmax_t>(in.gcount());
+      require<FileError>(in.good(), path.string(), ": read ", done, " bytes; expected ", size);
+    });
   }
 
   /// Verifies a file's content; `name` stands for the file in messages. Throws FileError.
-  [[nodiscard]] static SafetensorsFile parse(std::vector<std::byte> bytes, std::string name) {
-    SafetensorsFile file(std::move(bytes), std::move(name));
-    const nlohmann::json header = file.parse_header();
-    for (const auto& [key, value] : header.items()) {
-      if (key == "__metadata__") {
-        file.take_metadata(value);
-      } else {
-        file.take_tensor(key, value);
-      }
-    }
-    file.check_layout();
-    return file;
+  [[nodiscard]] static SafetensorsFile parse(std::span<const std::byte> bytes, std::string name) {
+    return SafetensorsFile(std::move(name), bytes.size(), [rest = bytes](char* to, std::size_t count) mutable {
+      std::copy_n(rest.begin(), count, reinterpret_cast<std::byte*>(to));
+      rest = rest.subspan(count);
+    });
   }
 
+  /// The file's path, or what `parse` was given for it.
+  [[nodiscard]] const std::string& name() const { return name_; }
   [[nodiscard]] const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// The tensors' names, sorted.
@@ -106,6 +101,13 @@ class SafetensorsFile {
       names.push_back(name);
     }
     return names;
+  }
+
+  /// visitor(name, info, bytes) for the tensors in the order of their names.
+  void visit_tensors(auto&& visitor) const {
+    for (const auto& [name, tensor] : tensors_) {
+      visitor(name, tensor.info, std::span(data_.data() + tensor.begin, data_.data() + tensor.end));
+    }
   }
 
   [[nodiscard]] bool contains(std::string_view name) const { return tensors_.find(name) != tensors_.end(); }
@@ -167,130 +169,34 @@ class SafetensorsFile {
   }
 
  private:
-  struct Tensor {
-    TensorInfo info;
-    std::uint64_t begin = 0;  // bytes from the end of the header
-    std::uint64_t end = 0;
-  };
+  using Tensor = detail::StoredTensor;
 
-  SafetensorsFile(std::vector<std::byte> bytes, std::string name) : name_(std::move(name)), bytes_(std::move(bytes)) {}
+  /// read(to, count) brings the next `count` of the file's `size` bytes.
+  template <class Read>
+  SafetensorsFile(std::string name, std::uintmax_t size, Read read) : name_(std::move(name)) {
+    std::uint64_t length = 0;
+    expect(size >= sizeof(length), "has ", size,
+           " bytes; expected a safetensors file, which begins with an 8-byte header length");
+    read(reinterpret_cast<char*>(&length), sizeof(length));
+    size -= sizeof(length);
+    expect(length <= size, "header length is ", length, " bytes; expected at most the ", size, " bytes that follow it");
+    expect(length <= detail::safetensors_header_limit, "header length is ", length, " bytes; expected at most ",
+           detail::safetensors_header_limit);
+    detail::SafetensorsHeader header(name_, size - length);
+    {
+      std::string text(static_cast<std::size_t>(length), '\0');
+      read(text.data(), text.size());
+      header.parse(text);
+    }
+    metadata_ = std::move(header.metadata);
+    tensors_ = std::move(header.tensors);
+    data_ = {static_cast<Index>(size - length), HostBuffer<std::byte>::Uninitialised{}};
+    read(reinterpret_cast<char*>(data_.data()), static_cast<std::size_t>(data_.size()));
+  }
 
   template <class... Parts>
   void expect(bool holds, Parts&&... parts) const {
     require<FileError>(holds, name_, ": ", std::forward<Parts>(parts)...);
-  }
-
-  [[nodiscard]] nlohmann::json parse_header() {
-    std::uint64_t length = 0;
-    expect(bytes_.size() >= sizeof(length), "has ", bytes_.size(),
-           " bytes; expected a safetensors file, which begins with an 8-byte header length");
-    std::memcpy(&length, bytes_.data(), sizeof(length));
-    expect(length <= bytes_.size() - sizeof(length), "header length is ", length, " bytes; expected at most the ",
-           bytes_.size() - sizeof(length), " bytes that follow it");
-    expect(length <= detail::safetensors_header_limit, "header length is ", length, " bytes; expected at most ",
-           detail::safetensors_header_limit);
-    const std::size_t header_bytes = length;
-    data_begin_ = sizeof(length) + header_bytes;
-
-    const std::string_view text(reinterpret_cast<const char*>(bytes_.data()) + sizeof(length), header_bytes);
-    // nlohmann/json would skip a byte order mark and take a NUL for the end.
-    expect(text.starts_with('{') && text.find('\0') == std::string_view::npos,
-           "header is not a JSON object in plain text");
-
-    // It also drops duplicate keys silently, and nests as deep as the text does.
-    std::vector<std::set<std::string>> open_objects;
-    const auto check = [&](int depth, nlohmann::json::parse_event_t event, nlohmann::json& parsed) {
-      using Event = nlohmann::json::parse_event_t;
-      expect(depth <= max_header_depth, "header nests deeper than ", max_header_depth, " levels");
-      if (event == Event::object_start) {
-        open_objects.emplace_back();
-      } else if (event == Event::object_end) {
-        open_objects.pop_back();
-      } else if (event == Event::key) {
-        const auto& key = parsed.get_ref<const std::string&>();
-        expect(open_objects.back().insert(key).second, "header has the key \"", key, "\" twice; expected it once");
-      }
-      return true;
-    };
-    try {
-      return nlohmann::json::parse(text.begin(), text.end(), check);
-    } catch (const nlohmann::json::exception& e) {
-      throw FileError(message(name_, ": header is not valid JSON: ", e.what()));
-    }
-  }
-
-  void take_metadata(const nlohmann::json& metadata) {
-    expect(metadata.is_object(), "__metadata__ is of type ", metadata.type_name(), "; expected an object of strings");
-    for (const auto& [key, value] : metadata.items()) {
-      expect(value.is_string(), "__metadata__ \"", key, "\" is of type ", value.type_name(), "; expected a string");
-      metadata_[key] = value.get<std::string>();
-    }
-  }
-
-  void take_tensor(const std::string& name, const nlohmann::json& entry) {
-    const auto member = [&](const char* key, nlohmann::json::value_t type, const char* expected) -> const auto& {
-      const auto found = entry.find(key);
-      expect(found != entry.end(), "tensor \"", name, "\" has no ", key, "; expected ", expected);
-      expect(found->type() == type, "tensor \"", name, "\" has ", key, " of type ", found->type_name(), "; expected ",
-             expected);
-      return *found;
-    };
-    expect(entry.is_object(), "tensor \"", name, "\" is of type ", entry.type_name(),
-           "; expected an object with dtype, shape and data_offsets");
-
-    Tensor tensor;
-    const auto& dtype_name = member("dtype", nlohmann::json::value_t::string, "a string").get_ref<const std::string&>();
-    const std::optional<DType> dtype = dtype_named(dtype_name);
-    expect(dtype.has_value(), "tensor \"", name, "\" has the unknown dtype \"", dtype_name,
-           "\"; expected one of the format's, such as F32");
-    tensor.info.dtype = *dtype;
-
-    for (const auto& extent : member("shape", nlohmann::json::value_t::array, "an array of extents")) {
-      expect(extent.is_number_unsigned() && std::in_range<Index>(extent.get<std::uint64_t>()), "tensor \"", name,
-             "\" has the extent ", number_or_type(extent), "; expected a whole number from 0 to ",
-             std::numeric_limits<Index>::max());
-      tensor.info.shape.push_back(static_cast<Index>(extent.get<std::uint64_t>()));
-    }
-    const std::optional<Index> elements = tensor.info.elements();
-    expect(elements.has_value(), "tensor \"", name, "\" is ", tensor.info, "; expected fewer than 2^63 bytes");
-
-    const auto& offsets = member("data_offsets", nlohmann::json::value_t::array, "an array of two offsets");
-    expect(offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(), "tensor \"", name,
-           "\" has malformed data_offsets; expected two whole numbers [begin, end]");
-    tensor.begin = offsets[0].get<std::uint64_t>();
-    tensor.end = offsets[1].get<std::uint64_t>();
-    const std::size_t data_size = bytes_.size() - data_begin_;
-    expect(tensor.begin <= tensor.end && tensor.end <= data_size, "tensor \"", name, "\" has data_offsets [",
-           tensor.begin, ", ", tensor.end, "]; expected a range within the ", data_size, " bytes of data");
-    const Index size = *elements * size_of(*dtype);
-    expect(std::cmp_equal(tensor.end - tensor.begin, size), "tensor \"", name, "\" has data_offsets [", tensor.begin,
-           ", ", tensor.end, "], ", tensor.end - tensor.begin, " bytes; expected ", size, " bytes for ", tensor.info);
-    tensors_.emplace(name, std::move(tensor));
-  }
-
-  // The tensors, in the order of their offsets, must cover the data exactly.
-  void check_layout() const {
-    using Entry = std::pair<const std::string, Tensor>;
-    std::vector<const Entry*> entries;
-    for (const Entry& entry : tensors_) {
-      entries.push_back(&entry);
-    }
-    std::sort(entries.begin(), entries.end(), [](const Entry* a, const Entry* b) {
-      return std::pair(a->second.begin, a->second.end) < std::pair(b->second.begin, b->second.end);
-    });
-    std::uint64_t end = 0;
-    for (const Entry* entry : entries) {
-      expect(entry->second.begin == end, "tensor \"", entry->first, "\" begins at byte ", entry->second.begin,
-             "; expected ", end, ", where the tensor before it ends (an ",
-             entry->second.begin < end ? "overlap)" : "unused range)");
-      end = entry->second.end;
-    }
-    expect(end == bytes_.size() - data_begin_, "the tensors end at byte ", end, "; expected ",
-           bytes_.size() - data_begin_, ", the end of the file's data");
-  }
-
-  [[nodiscard]] static std::string number_or_type(const nlohmann::json& value) {
-    return value.is_number() ? value.dump() : value.type_name();
   }
 
   [[nodiscard]] const Tensor& find(std::string_view name) const {
@@ -302,7 +208,7 @@ class SafetensorsFile {
   // The tensors need not be aligned in memory, hence memcpy.
   template <class Stored, class T, class Decode>
   void convert(std::string_view name, const Tensor& tensor, std::span<T> out, Decode decode) const {
-    const std::byte* source = bytes_.data() + data_begin_ + tensor.begin;
+    const std::byte* source = data_.data() + tensor.begin;
     for (std::size_t i = 0; i < out.size(); ++i, source += sizeof(Stored)) {
       Stored stored;
       std::memcpy(&stored, source, sizeof(Stored));
@@ -320,11 +226,8 @@ class SafetensorsFile {
     }
   }
 
-  static constexpr int max_header_depth = 8;
-
   std::string name_;
-  std::vector<std::byte> bytes_;
-  std::size_t data_begin_ = 0;
+  HostBuffer<std::byte> data_;
   std::map<std::string, std::string> metadata_;
   std::map<std::string, Tensor, std::less<>> tensors_;
 };

@@ -26,6 +26,7 @@ class SafetensorsWriter {
  public:
   /// Sets one entry of the file's `__metadata__`, in UTF-8.
   void metadata(std::string key, std::string value) { metadata_.insert_or_assign(std::move(key), std::move(value)); }
+  [[nodiscard]] const std::map<std::string, std::string>& metadata() const { return metadata_; }
 
   /// Adds a row-major tensor. Keeps a reference: `data` must live until `write` returns. Throws ArgumentError if the
   /// name is taken or reserved, or if the shape does not have `data.size()` elements.
@@ -33,6 +34,8 @@ class SafetensorsWriter {
   void add(std::string name, std::vector<Index> shape, std::span<const T> data) {
     require(name != "__metadata__", "tensor name \"__metadata__\" is reserved by the safetensors format");
     TensorInfo info{dtype_of<T>, std::move(shape)};
+    require(info.shape.size() <= detail::safetensors_rank_limit, "tensor \"", name, "\" has ", info.shape.size(),
+            " extents; expected at most ", detail::safetensors_rank_limit);
     const std::optional<Index> elements = info.elements();
     require(elements && std::cmp_equal(*elements, data.size()), "tensor \"", name, "\" is to be ", info, " but has ",
             data.size(), " elements; expected as many as the shape says");
@@ -40,9 +43,20 @@ class SafetensorsWriter {
     require(added, "tensor \"", place->first, "\" was added twice; expected once");
   }
 
+  /// visitor(name, info, bytes) for the tensors in the order of their names.
+  void visit_tensors(auto&& visitor) const {
+    for (const auto& [name, tensor] : tensors_) {
+      visitor(name, tensor.info, tensor.data);
+    }
+  }
+
   /// Replaces `path` atomically (see write_file_atomically). Throws FileError if it cannot be written, ArgumentError if
-  /// a name or metadata is not UTF-8 or the header exceeds the format's 100 MB.
+  /// a name or metadata is not UTF-8, or if there is more than the reader takes.
   void write(const std::filesystem::path& path) const {
+    for (const auto& [kind, count] : {std::pair{"tensors", tensors_.size()}, {"metadata entries", metadata_.size()}}) {
+      require(count <= detail::safetensors_entry_limit, path.string(), ": found ", count, ' ', kind,
+              ", expected at most ", detail::safetensors_entry_limit);
+    }
     using Entry = std::pair<const std::string, Tensor>;
     std::vector<const Entry*> entries;
     for (const Entry& entry : tensors_) {

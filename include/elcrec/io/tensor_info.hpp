@@ -45,6 +45,10 @@ inline constexpr bool is_any_of = (std::same_as<T, Types> || ...);
 
 // An item-id map in the metadata can grow; the format's own limit keeps a reader from allocating without bound.
 inline constexpr std::size_t safetensors_header_limit = 100'000'000;
+// Tensors, metadata entries and extents of a tensor: far above what models have, and a header of 100 MB could list
+// enough to fill gigabytes.
+inline constexpr std::size_t safetensors_entry_limit = 100'000;
+inline constexpr std::size_t safetensors_rank_limit = 64;
 
 }  // namespace detail
 

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/token_view.hpp"
 
@@ -12,9 +13,9 @@ enum class Pooling {
   last     ///< the last position (D), from which the next item is predicted
 };
 
-/// Columns of a pooled sequence.
-[[nodiscard]] constexpr Index pooled_columns(Pooling pooling, Index max_length, Index hidden) {
-  return pooling == Pooling::concat ? max_length * hidden : hidden;
+/// Columns of a pooled sequence. Throws ArgumentError if they are no Index.
+[[nodiscard]] inline Index pooled_columns(Pooling pooling, Index max_length, Index hidden) {
+  return pooling == Pooling::concat ? checked_product("pooling: length L · hidden size D", max_length, hidden) : hidden;
 }
 
 /// x (T, D) -> y (S, pooled_columns)

@@ -10,7 +10,9 @@
 #include <string_view>
 #include <type_traits>
 #include <utility>
+#include <vector>
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/loss/cluster_loss.hpp"
@@ -193,15 +195,49 @@ inline void check(const ELCRecOptions& o) {
   return metadata;
 }
 
-/// The options that `to_metadata` wrote; those that are not there keep their defaults, other keys are ignored.
-[[nodiscard]] inline ELCRecOptions options_from_metadata(const std::map<std::string, std::string>& metadata) {
-  ELCRecOptions o;
+/// The options that `to_metadata` wrote, over `o`; other keys are ignored.
+[[nodiscard]] inline ELCRecOptions options_from_metadata(const std::map<std::string, std::string>& metadata,
+                                                         ELCRecOptions o = {}) {
   visit_options(o, [&](const char* name, auto& value, const char*) {
     if (const auto found = metadata.find(name); found != metadata.end()) {
       from_text(name, found->second, value);
     }
   });
   return o;
+}
+
+/// visitor(name, shape) for every parameter of the model that the options describe, with visit_parameters' names: what
+/// a file must hold is known before anything is built. Throws ArgumentError for sizes that are no Index.
+void visit_shapes(const ELCRecOptions& o, auto&& visitor) {
+  using Shape = std::vector<Index>;
+  const Index d = o.hidden;
+  const auto norm = [&](const std::string& name) {
+    visitor(name + ".weight", Shape{d});
+    visitor(name + ".bias", Shape{d});
+  };
+  const auto linear = [&](const std::string& name, Index outputs, Index inputs) {
+    visitor(name + ".weight", Shape{outputs, inputs});
+    visitor(name + ".bias", Shape{outputs});
+  };
+  visitor("cluster_centers", Shape{o.intents, pooled_columns(o.pooling, o.max_length, d)});
+  visitor("item_embeddings.weight", Shape{checked_sum("items", o.items, 2), d});
+  visitor("position_embeddings.weight", Shape{o.max_length, d});
+  for (Index i = 0; i < o.layers; ++i) {
+    const std::string layer = message("item_encoder.layer.", i, '.');
+    for (const char* part : {"query", "key", "value", "dense"}) {
+      linear(layer + "attention." + part, d, d);
+    }
+    norm(layer + "attention.LayerNorm");
+    if (o.filter_share > 0) {
+      visitor(layer + "attention.filter.high.weight", Shape{d, d});
+      norm(layer + "attention.filter.LayerNorm");
+    }
+    const Index wide = checked_product("feed-forward", 4, d);
+    linear(layer + "intermediate.dense_1", wide, d);
+    linear(layer + "intermediate.dense_2", d, wide);
+    norm(layer + "intermediate.LayerNorm");
+  }
+  norm("LayerNorm");
 }
 
 /// "best" is what recommends best of all that RESULTS.md measures: full softmax on every prefix, whose labels are

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <string>
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/nn/layer_norm.hpp"
 #include "elcrec/nn/linear.hpp"
@@ -40,7 +41,7 @@ struct AttentionBlock {
   static constexpr std::uint32_t output_site = 1;
 
   AttentionBlock(const B& backend, Index hidden, const AttentionOptions& o)
-      : projection(backend, hidden, 3 * hidden),
+      : projection(backend, hidden, checked_product("attention", 3, hidden)),
         dense(backend, hidden, hidden),
         norm(backend, hidden, o.epsilon),
         options(o) {}

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/nn/layer_norm.hpp"
 #include "elcrec/nn/linear.hpp"
@@ -22,8 +23,8 @@ struct FeedForward {
   };
 
   FeedForward(const B& backend, Index hidden, double dropout_rate, double epsilon)
-      : first(backend, hidden, 4 * hidden),
-        second(backend, 4 * hidden, hidden),
+      : first(backend, hidden, checked_product("feed-forward", 4, hidden)),
+        second(backend, checked_product("feed-forward", 4, hidden), hidden),
         norm(backend, hidden, epsilon),
         dropout(dropout_rate) {}
 

@@ -111,8 +111,8 @@ struct FilterBlock {
 
  private:
   static Index columns(const FilterOptions& o) {
-    require(o.frequencies >= 1 && 2 * o.frequencies - 1 <= o.max_length, "filter: found ", o.frequencies,
-            " frequencies, expected 1 to ", (o.max_length + 1) / 2, " of ", o.max_length, " positions");
+    require(o.frequencies >= 1 && o.frequencies <= o.max_length / 2 + o.max_length % 2, "filter: found ", o.frequencies,
+            " frequencies, expected 1 to ", o.max_length / 2 + o.max_length % 2, " of ", o.max_length, " positions");
     return 2 * o.frequencies - 1;
   }
 

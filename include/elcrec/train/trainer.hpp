@@ -112,7 +112,7 @@ class Trainer {
   /// Throws FileError when it holds no training state, one that no run can be in, or that of another configuration;
   /// model and trainer are then as they were.
   void resume(const std::filesystem::path& path) {
-    const SafetensorsFile file = SafetensorsFile::read(path);
+    const SafetensorsFile file = read_checkpoint(path);
     Saved saved = read_state(file, path.string());
     Weights before;
     snapshot(before);

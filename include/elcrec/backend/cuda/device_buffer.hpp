@@ -8,6 +8,7 @@
 
 #include "elcrec/backend/cuda/context.hpp"
 #include "elcrec/backend/host_buffer.hpp"
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/core/workspace.hpp"
 
@@ -25,7 +26,7 @@ class DeviceBuffer {
   DeviceBuffer(std::shared_ptr<const cuda::Context> context, cudaStream_t stream, Index n)
       : context_(std::move(context)),
         stream_(stream),
-        data_(static_cast<T*>(context_->allocate(static_cast<std::size_t>(n) * sizeof(T)))),
+        data_(static_cast<T*>(context_->allocate(checked_bytes<T>("buffer", n)))),
         size_(n) {}
   DeviceBuffer(const DeviceBuffer& other) {
     if (other.context_ != nullptr) {
