@@ -82,7 +82,7 @@ class Recommend {
       std::int64_t name = 0;
       const auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), name);
       elcrec::require(error == std::errc() && end == token.data() + token.size(), "--history: found ",
-                      elcrec::detail::quoted(token), "; expected item ids between blanks");
+                      elcrec::detail::in_quotes(token), "; expected item ids between blanks");
       const std::optional<elcrec::ItemId> row = map.find(name);
       elcrec::require(row.has_value(), "--history: found item ", name, "; expected one of the ", map.size(),
                       " items of ", checkpoint_.string());
