@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/data/item_map.hpp"
 #include "elcrec/io/safetensors.hpp"
 #include "elcrec/model/elcrec.hpp"
@@ -76,8 +77,8 @@ void read_parameters(const SafetensorsFile& file, std::string_view path, const B
   for (const auto& name : file.names()) {
     const bool known = name == item_ids_tensor || name.starts_with(training_prefix) ||
                        std::any_of(list.begin(), list.end(), [&](const auto& p) { return p.name == name; });
-    require<FileError>(known, path, ": found tensor '", name, "', expected only the model's parameters (", list.size(),
-                       " of them)");
+    require<FileError>(known, path, ": found tensor '", detail::excerpt(name, 120),
+                       "', expected only the model's parameters (", list.size(), " of them)");
   }
 }
 

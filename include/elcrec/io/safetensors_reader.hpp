@@ -26,6 +26,7 @@
 #include <nlohmann/json.hpp>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
@@ -119,7 +120,7 @@ class SafetensorsFile {
   template <TensorElement T>
   void read(std::string_view name, std::span<T> out) const {
     const Tensor& tensor = find(name);
-    expect(std::cmp_equal(*tensor.info.elements(), out.size()), "tensor \"", name, "\" is ", tensor.info, " (",
+    expect(std::cmp_equal(*tensor.info.elements(), out.size()), "tensor \"", shown(name), "\" is ", tensor.info, " (",
            *tensor.info.elements(), " elements); expected ", out.size(), " elements");
     if constexpr (std::floating_point<T>) {
       switch (tensor.info.dtype) {
@@ -132,7 +133,7 @@ class SafetensorsFile {
         case DType::f64:
           return convert<double>(name, tensor, out, std::identity{});
         default:
-          expect(false, "tensor \"", name, "\" is ", tensor.info, "; expected F16, BF16, F32 or F64");
+          expect(false, "tensor \"", shown(name), "\" is ", tensor.info, "; expected F16, BF16, F32 or F64");
       }
     } else {
       switch (tensor.info.dtype) {
@@ -153,7 +154,7 @@ class SafetensorsFile {
         case DType::i64:
           return convert<std::int64_t>(name, tensor, out, std::identity{});
         default:
-          expect(false, "tensor \"", name, "\" is ", tensor.info, "; expected an integer type");
+          expect(false, "tensor \"", shown(name), "\" is ", tensor.info, "; expected an integer type");
       }
     }
   }
@@ -174,6 +175,8 @@ class SafetensorsFile {
   };
 
   SafetensorsFile(std::vector<std::byte> bytes, std::string name) : name_(std::move(name)), bytes_(std::move(bytes)) {}
+
+  [[nodiscard]] static detail::Excerpt shown(std::string_view name) { return detail::excerpt(name, 120); }
 
   template <class... Parts>
   void expect(bool holds, Parts&&... parts) const {
@@ -208,21 +211,23 @@ class SafetensorsFile {
         open_objects.pop_back();
       } else if (event == Event::key) {
         const auto& key = parsed.get_ref<const std::string&>();
-        expect(open_objects.back().insert(key).second, "header has the key \"", key, "\" twice; expected it once");
+        expect(open_objects.back().insert(key).second, "header has the key \"", shown(key),
+               "\" twice; expected it once");
       }
       return true;
     };
     try {
       return nlohmann::json::parse(text.begin(), text.end(), check);
     } catch (const nlohmann::json::exception& e) {
-      throw FileError(message(name_, ": header is not valid JSON: ", e.what()));
+      throw FileError(message(name_, ": header is not valid JSON: ", detail::excerpt(e.what(), 200)));
     }
   }
 
   void take_metadata(const nlohmann::json& metadata) {
     expect(metadata.is_object(), "__metadata__ is of type ", metadata.type_name(), "; expected an object of strings");
     for (const auto& [key, value] : metadata.items()) {
-      expect(value.is_string(), "__metadata__ \"", key, "\" is of type ", value.type_name(), "; expected a string");
+      expect(value.is_string(), "__metadata__ \"", shown(key), "\" is of type ", value.type_name(),
+             "; expected a string");
       metadata_[key] = value.get<std::string>();
     }
   }
@@ -230,41 +235,42 @@ class SafetensorsFile {
   void take_tensor(const std::string& name, const nlohmann::json& entry) {
     const auto member = [&](const char* key, nlohmann::json::value_t type, const char* expected) -> const auto& {
       const auto found = entry.find(key);
-      expect(found != entry.end(), "tensor \"", name, "\" has no ", key, "; expected ", expected);
-      expect(found->type() == type, "tensor \"", name, "\" has ", key, " of type ", found->type_name(), "; expected ",
-             expected);
+      expect(found != entry.end(), "tensor \"", shown(name), "\" has no ", key, "; expected ", expected);
+      expect(found->type() == type, "tensor \"", shown(name), "\" has ", key, " of type ", found->type_name(),
+             "; expected ", expected);
       return *found;
     };
-    expect(entry.is_object(), "tensor \"", name, "\" is of type ", entry.type_name(),
+    expect(entry.is_object(), "tensor \"", shown(name), "\" is of type ", entry.type_name(),
            "; expected an object with dtype, shape and data_offsets");
 
     Tensor tensor;
     const auto& dtype_name = member("dtype", nlohmann::json::value_t::string, "a string").get_ref<const std::string&>();
     const std::optional<DType> dtype = dtype_named(dtype_name);
-    expect(dtype.has_value(), "tensor \"", name, "\" has the unknown dtype \"", dtype_name,
+    expect(dtype.has_value(), "tensor \"", shown(name), "\" has the unknown dtype \"", shown(dtype_name),
            "\"; expected one of the format's, such as F32");
     tensor.info.dtype = *dtype;
 
     for (const auto& extent : member("shape", nlohmann::json::value_t::array, "an array of extents")) {
-      expect(extent.is_number_unsigned() && std::in_range<Index>(extent.get<std::uint64_t>()), "tensor \"", name,
+      expect(extent.is_number_unsigned() && std::in_range<Index>(extent.get<std::uint64_t>()), "tensor \"", shown(name),
              "\" has the extent ", number_or_type(extent), "; expected a whole number from 0 to ",
              std::numeric_limits<Index>::max());
       tensor.info.shape.push_back(static_cast<Index>(extent.get<std::uint64_t>()));
     }
     const std::optional<Index> elements = tensor.info.elements();
-    expect(elements.has_value(), "tensor \"", name, "\" is ", tensor.info, "; expected fewer than 2^63 bytes");
+    expect(elements.has_value(), "tensor \"", shown(name), "\" is ", tensor.info, "; expected fewer than 2^63 bytes");
 
     const auto& offsets = member("data_offsets", nlohmann::json::value_t::array, "an array of two offsets");
-    expect(offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(), "tensor \"", name,
-           "\" has malformed data_offsets; expected two whole numbers [begin, end]");
+    expect(offsets.size() == 2 && offsets[0].is_number_unsigned() && offsets[1].is_number_unsigned(), "tensor \"",
+           shown(name), "\" has malformed data_offsets; expected two whole numbers [begin, end]");
     tensor.begin = offsets[0].get<std::uint64_t>();
     tensor.end = offsets[1].get<std::uint64_t>();
     const std::size_t data_size = bytes_.size() - data_begin_;
-    expect(tensor.begin <= tensor.end && tensor.end <= data_size, "tensor \"", name, "\" has data_offsets [",
+    expect(tensor.begin <= tensor.end && tensor.end <= data_size, "tensor \"", shown(name), "\" has data_offsets [",
            tensor.begin, ", ", tensor.end, "]; expected a range within the ", data_size, " bytes of data");
     const Index size = *elements * size_of(*dtype);
-    expect(std::cmp_equal(tensor.end - tensor.begin, size), "tensor \"", name, "\" has data_offsets [", tensor.begin,
-           ", ", tensor.end, "], ", tensor.end - tensor.begin, " bytes; expected ", size, " bytes for ", tensor.info);
+    expect(std::cmp_equal(tensor.end - tensor.begin, size), "tensor \"", shown(name), "\" has data_offsets [",
+           tensor.begin, ", ", tensor.end, "], ", tensor.end - tensor.begin, " bytes; expected ", size, " bytes for ",
+           tensor.info);
     tensors_.emplace(name, std::move(tensor));
   }
 
@@ -280,7 +286,7 @@ class SafetensorsFile {
     });
     std::uint64_t end = 0;
     for (const Entry* entry : entries) {
-      expect(entry->second.begin == end, "tensor \"", entry->first, "\" begins at byte ", entry->second.begin,
+      expect(entry->second.begin == end, "tensor \"", shown(entry->first), "\" begins at byte ", entry->second.begin,
              "; expected ", end, ", where the tensor before it ends (an ",
              entry->second.begin < end ? "overlap)" : "unused range)");
       end = entry->second.end;
@@ -295,7 +301,7 @@ class SafetensorsFile {
 
   [[nodiscard]] const Tensor& find(std::string_view name) const {
     const auto found = tensors_.find(name);
-    expect(found != tensors_.end(), "tensor \"", name, "\" is missing");
+    expect(found != tensors_.end(), "tensor \"", shown(name), "\" is missing");
     return found->second;
   }
 
@@ -308,12 +314,12 @@ class SafetensorsFile {
       std::memcpy(&stored, source, sizeof(Stored));
       const auto value = decode(stored);
       if constexpr (std::floating_point<T>) {
-        expect(detail::is_finite(value), "tensor \"", name, "\" element ", i, " is ", value,
+        expect(detail::is_finite(value), "tensor \"", shown(name), "\" element ", i, " is ", value,
                "; expected a finite number");
-        expect(std::abs(value) <= std::numeric_limits<T>::max(), "tensor \"", name, "\" element ", i, " is ", value,
-               "; expected a magnitude of at most ", std::numeric_limits<T>::max());
+        expect(std::abs(value) <= std::numeric_limits<T>::max(), "tensor \"", shown(name), "\" element ", i, " is ",
+               value, "; expected a magnitude of at most ", std::numeric_limits<T>::max());
       } else {
-        expect(std::in_range<T>(value), "tensor \"", name, "\" element ", i, " is ", +value, "; expected ",
+        expect(std::in_range<T>(value), "tensor \"", shown(name), "\" element ", i, " is ", +value, "; expected ",
                +std::numeric_limits<T>::min(), " to ", +std::numeric_limits<T>::max());
       }
       out[i] = static_cast<T>(value);

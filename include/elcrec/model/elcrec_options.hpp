@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/loss/cluster_loss.hpp"
 #include "elcrec/loss/intent_contrastive.hpp"
@@ -144,11 +145,11 @@ void from_text(std::string_view option, std::string_view text, T& value) {
       }
       expected += (i > 0 ? " or " : "") + to_text(candidate);
     }
-    throw ArgumentError(message(option, ": found '", text, "', expected ", expected));
+    throw ArgumentError(message(option, ": found '", detail::excerpt(text), "', expected ", expected));
   } else {
     const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-    require(error == std::errc{} && end == text.data() + text.size(), option, ": found '", text, "', expected ",
-            std::is_floating_point_v<T> ? "a number" : "a whole number");
+    require(error == std::errc{} && end == text.data() + text.size(), option, ": found '", detail::excerpt(text),
+            "', expected ", std::is_floating_point_v<T> ? "a number" : "a whole number");
   }
 }
 
@@ -229,7 +230,7 @@ inline void check(const ELCRecOptions& o) {
     o.intents = 512;
     o.trade_off = 1;
   } else {
-    require(name == "yelp", "preset: found '", name, "', expected best, beauty, sports, toys or yelp");
+    require(name == "yelp", "preset: found '", detail::excerpt(name), "', expected best, beauty, sports, toys or yelp");
     o.layers = 2;
   }
   return o;
