@@ -575,7 +575,7 @@ TEST_CASE("negative sampler: uniform over what the user does not own") {
 
 TEST_CASE("negative sampler: errors") {
   CHECK(error_of<el::ArgumentError>([] { el::UniformNegativeSampler sampler(read("4 1 2\n8 1 3 2\n")); }) ==
-        "negative sampler: user 8 owns all 3 items; expected at least one to draw");
+        "negative sampler: user 8 owns all 3 items; expected at least one to draw (a full softmax draws none)");
   const el::UniformNegativeSampler sampler(read("4 1 2\n8 1 3\n"));
   auto random = engine(el::RandomTensor::negatives);
   CHECK(sampler(1, random) == 2);
@@ -606,6 +606,21 @@ TEST_CASE("prefix view: each prefix is a sequence, what follows it the target of
     const auto own = split.items(t == 0 ? 1 : 0);
     CHECK(std::find(own.begin(), own.end(), view.negatives[t]) == own.end());
   }
+}
+
+TEST_CASE("views bring no negatives where none are drawn") {
+  const auto split = el::leave_one_out(read("1 4 2 1 3\n"));  // owns every item
+  const std::vector<el::Index> users{0};
+  const el::BatchSource source{.split = &split, .negatives = nullptr, .seed = 3, .step = 5};
+  el::TokenBatch batch;
+  batch.start(2, el::Padding::masked);
+  el::PrefixView{}.build(source, users, batch);
+  CHECK(batch.view().targets.size() == 1);
+  CHECK(batch.view().negatives.empty());
+  batch.start(2, el::Padding::masked);
+  el::InputView{}.build(source, users, batch);
+  CHECK(batch.view().targets.size() == 1);
+  CHECK(batch.view().negatives.empty());
 }
 
 TEST_CASE("synthetic: sizes, lengths, and every item in one intent") {
