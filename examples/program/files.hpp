@@ -3,10 +3,10 @@
 #include <cerrno>
 #include <cstdlib>
 #include <filesystem>
-#include <initializer_list>
 #include <string>
 #include <string_view>
 #include <system_error>
+#include <vector>
 
 #include <elcrec/core/error.hpp>
 #include <elcrec/core/excerpt.hpp>
@@ -53,7 +53,7 @@ namespace detail {
 
 /// Throws FileError if `output` is one of the other files: writing it would destroy that. Files without a path are not
 /// there.
-inline void require_other_file(const NamedFile& output, std::initializer_list<NamedFile> others) {
+inline void require_other_file(const NamedFile& output, const std::vector<NamedFile>& others) {
   for (const auto& other : others) {
     elcrec::require<elcrec::FileError>(
         output.path.empty() || other.path.empty() || !detail::same_file(output.path, other.path), output.flag, ' ',
