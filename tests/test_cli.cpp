@@ -19,6 +19,7 @@
 #include <sys/resource.h>
 
 #include "elcrec/data/synthetic.hpp"
+#include "elcrec/data/write_sequences.hpp"
 #include "elcrec/io/safetensors.hpp"
 #include "program.hpp"
 
@@ -436,9 +437,10 @@ TEST_CASE("bad data is refused with its place and what was expected") {
   const std::vector<std::pair<std::string, Args>> cases = {
       {"", {"bad.txt: found no users", "expected lines"}},
       {"\n\n", {"bad.txt: found no users"}},
-      {"1 13 23 33 43\n2 13\n", {"bad.txt:2: found 1 item of user 2", "expected at least 2"}},
+      {"1 13 23 33 43\n2\n", {"bad.txt:2: found no item of user 2", "expected at least one"}},
+      {"1 13 23 33 43\n2 13\n", {"user 2 has 1 item", "expected at least 4"}},
       {"1 13 23 33 43\n2 13 x 33 43\n", {"bad.txt:2: found item id \"x\"", id_range}},
-      {"one 13 23 33 43\n", {"bad.txt:1: found user id \"one\"", id_range}},
+      {"one 13 23 33 43\n", {"bad.txt:1: found user id \"one\"", "expected a whole number from"}},
       {"1 13 0 33 43\n", {"bad.txt:1: found item id \"0\"", id_range}},
       {"1 13 23 -33 43\n", {"bad.txt:1: found item id \"-33\"", id_range}},
       {"1 13 23 33 2147483648\n", {"bad.txt:1: found item id \"2147483648\"", id_range}},
@@ -574,6 +576,15 @@ TEST_CASE("options out of range are refused before training") {
       {{"--mask", "1.5"}, {"mask: found 1.5"}},
       {{"--epochs", "0"}, {"epochs: found 0"}},
       {{"--batch-size", "0"}, {"batch size: found 0"}},
+      {{"--intents", "4611686018427387904"}, {"--intents: found 4611686018427387904, expected at most 16777216"}},
+      {{"--batch-size", "9223372036854775807"}, {"--batch-size: found 9223372036854775807, expected at most"}},
+      {{"--hidden", "4611686018427387904"}, {"--hidden: found 4611686018427387904, expected at most 65536"}},
+      {{"--max-length", "9223372036854775807"}, {"--max-length: found"}},
+      {{"--layers", "9223372036854775807"}, {"--layers: found"}},
+      {{"--heads", "9223372036854775807"}, {"--heads: found"}},
+      {{"--epochs", "9223372036854775807"}, {"--epochs: found"}},
+      {{"--filter-frequencies", "9223372036854775807"}, {"--filter-frequencies: found"}},
+      {{"--warmup-steps", "9223372036854775807"}, {"--warmup-steps: found"}},
       {{"--learning-rate", "0"}, {"learning rate: found 0"}},
       {{"--out", "none/model"}, {"--out none/model: the folder none was not found", "expected"}},
       {{"--out", "."}, {"is not a regular file"}},
@@ -626,7 +637,252 @@ TEST_CASE("the demo recommends, and finds the planted intents") {
     break;
 #endif
   }
+  // The paper's 256 intents would need as many users.
   write_file(program / "Beauty.txt", histories());
-  // The paper's 256 intents need as many users.
-  check_fails(program, {"demo", "--data", "Beauty.txt"}, {"K = 256 for 60 users"});
+  const Finished small = program.run({"demo", "--data", "Beauty.txt", "--epochs", "1"});
+  CAPTURE(small.err);
+  CHECK(small.code == 0);
+  CHECK(contains(small.out, "intents: 60 instead of 256"));
+}
+
+// ---- files ----------------------------------------------------------------------------------------------------------
+
+TEST_CASE("what would overwrite an input is refused before anything is written") {
+  const Program program;
+  const std::string data = histories();
+  write_file(program / "data.txt", data);
+  fs::create_directory(program / "folder");
+  fs::create_symlink("data.txt", program / "link");
+  fs::create_symlink("../link", program / "folder" / "link of a link");
+  fs::create_hard_link(program / "data.txt", program / "hard");
+  fs::create_symlink("model.safetensors", program / "model link");  // to what is not there yet
+  for (const std::string& same :
+       {std::string("data.txt"), std::string("folder/../data.txt"), std::string("link"),
+        std::string("folder/link of a link"), std::string("hard"), (program / "data.txt").string()}) {
+    check_fails(program, train_args({"--out", same}), {"--out " + same, "is the file of --data data.txt"});
+    check_fails(program, train_args({"--log", same}), {"--log " + same, "is the file of --data data.txt"});
+    check_fails(program, train_args({"--data", same, "--log", "data.txt"}), {"is the file of --data " + same});
+  }
+  for (const std::string& same :
+       {std::string("model.safetensors"), std::string("folder/../model.safetensors"), std::string("model link")}) {
+    check_fails(program, train_args({"--log", same}), {"--log " + same, "is the file of --out model.safetensors"});
+  }
+  CHECK(read_file(program / "data.txt") == data);
+  CHECK(fs::is_symlink(program / "link"));
+  CHECK(!fs::exists(program / "model.safetensors"));
+}
+
+TEST_CASE("files that cannot be written are noticed before training") {
+  const Program program;
+  write_file(program / "data.txt", histories());
+  const auto check = [&](const Args& more, const Args& parts) {
+    const Finished finished = program.run(train_args(more));
+    CAPTURE(finished.err);
+    CHECK(finished.code == 1);
+    CHECK(finished.out.empty());  // nothing was trained
+    for (const auto& part : parts) {
+      CAPTURE(part);
+      CHECK(contains(finished.err, part));
+    }
+  };
+  // Not even root can make a file there, though its permissions say so.
+  check({"--out", "/proc/model"}, {"--out /proc/model: cannot be written: creating a file beside it: ", "expected"});
+  check({"--log", "/proc/log"}, {"--log /proc/log: cannot be written: creating a file beside it: ", "expected"});
+  check({"--log", "."}, {"--log .: is a folder"});
+  check({"--out", std::string(255, 'm')}, {"cannot be written"});
+  for (const auto& entry : fs::directory_iterator(program / "")) {
+    CHECK(!contains(entry.path().filename(), ".tmp"));
+  }
+}
+
+TEST_CASE("a log goes on after a line that was cut") {
+  const Trained program;
+  write_file(program / "log.jsonl", R"({"epoch":3})"
+                                    "\n"
+                                    R"({"epo)");
+  const Finished resumed = program.run(
+      {"train", "--data", "data.txt", "--out", "model.safetensors", "--resume", "--epochs", "4", "--log", "log.jsonl"});
+  CAPTURE(resumed.err);
+  REQUIRE(resumed.code == 0);
+  CHECK(read_file(program / "log.jsonl")
+            .starts_with(R"({"epoch":3})"
+                         "\n"
+                         R"({"epo)"
+                         "\n"
+                         R"({"epoch":4,)"));
+}
+
+// ---- small data -----------------------------------------------------------------------------------------------------
+
+TEST_CASE("a first try on a few users works") {
+  const Program program;
+  for (const int users : {1, 3, 10}) {
+    CAPTURE(users);
+    std::string lines;
+    for (int user = 1; user <= users; ++user) {
+      lines += std::to_string(user);
+      for (int i = 0; i < 4; ++i) {
+        lines += ' ' + std::to_string((user + i) % 7 + 1);
+      }
+      lines += '\n';
+    }
+    write_file(program / "tiny.txt", lines);
+    const Finished finished = program.run({"train", "--data", "tiny.txt", "--out", "x", "--epochs", "1"});
+    CAPTURE(finished.err);
+    CHECK(finished.code == 0);
+    CHECK(contains(finished.out, "intents: " + std::to_string(users) + " instead of 256"));
+    CHECK(program.run({"intents", "--checkpoint", "x", "--data", "tiny.txt"}).code == 0);
+  }
+  // Without k-means nothing needs as many users.
+  CHECK(program.run({"train", "--data", "tiny.txt", "--out", "x", "--epochs", "1", "--no-k-means-end"}).code == 0);
+  CHECK(el::SafetensorsFile::read(program / "x").metadata().at("intents") == "256");
+}
+
+TEST_CASE("a user who owns every item stops no training that draws no negatives") {
+  const Program program;
+  write_file(program / "all.txt", "1 1 2 3 4 5\n2 1 2 3 4\n3 2 3 4 5\n");
+  const Args train = {"train", "--data", "all.txt", "--out", "x", "--epochs", "1", "--hidden", "8"};
+  const auto with = [&](Args more) {
+    more.insert(more.begin(), train.begin(), train.end());
+    return more;
+  };
+  for (const Args& more : {Args{}, Args{"--preset", "elcrec", "--objective", "softmax"}}) {
+    const Finished finished = program.run(with(more));
+    CAPTURE(finished.err);
+    CHECK(finished.code == 0);
+  }
+  fs::remove(program / "x");
+  for (const std::string objective : {"bce", "bpr"}) {
+    check_fails(program, with({"--preset", "elcrec", "--objective", objective}),
+                {"negative sampler: user 1 owns all 5 items; expected at least one to draw"});
+    check_fails(program, with({"--objective", objective, "--label-agreement", "0"}), {"user 1 owns all 5 items"});
+  }
+  CHECK(!fs::exists(program / "x"));
+}
+
+TEST_CASE("lines of one item are dropped, and served from") {
+  const Program program;
+  const std::string mark = "\xEF\xBB\xBF";
+  write_file(program / "data.txt", mark + histories() + "9223372036854775807 13\n-5 23 33\n");
+  check_fails(program, train_args(), {"user 9223372036854775807 has 1 item; expected at least 4"});
+  const Finished trained = program.run(train_args({"--short-histories", "drop"}));
+  CAPTURE(trained.err);
+  REQUIRE(trained.code == 0);
+  CHECK(contains(trained.out, "60 users"));
+  const Args model = {"--checkpoint", "model.safetensors", "--data", "data.txt"};
+  const auto with = [&](Args args, const Args& more) {
+    args.insert(args.end(), model.begin(), model.end());
+    args.insert(args.end(), more.begin(), more.end());
+    return program.run_json(args);
+  };
+  CHECK(with({"evaluate"}, {"--short-histories", "drop"})["users"] == user_count);
+  CHECK(with({"recommend"}, {"--user", "9223372036854775807"}) ==
+        program.run_json({"recommend", "--checkpoint", "model.safetensors", "--history", "13"}));
+  CHECK(with({"recommend"}, {"--user=-5"}) ==
+        program.run_json({"recommend", "--checkpoint", "model.safetensors", "--history", "23 33"}));
+  CHECK(with({"intents"}, {})["users"] == user_count + 2);
+}
+
+// ---- manners --------------------------------------------------------------------------------------------------------
+
+TEST_CASE("what comes from outside reaches the terminal as text") {
+  const Trained program;
+  const std::string evil = "\x1B[2K\rforged\n";
+  const std::string shown = "\\x1B[2K\\x0Dforged\\x0A";
+  check_fails(program, train_args({"--out", evil + "/x"}), {"--out " + shown});
+  check_fails(program, train_args({"--data", evil}), {shown + ": cannot be opened"});
+  check_fails(program, {"recommend", "--checkpoint", evil, "--history", "13"}, {shown});
+  check_fails(program, {"recommend", "--checkpoint", "model.safetensors", "--history", evil}, {"found \"\\x1B[2K"});
+  for (const Args& args : {Args{"train", "--data", "d", "--out", "o", "--preset", evil},
+                           Args{"train", "--data", "d", "--out", "o", "--heads", evil},
+                           Args{"train", "--data", "d", "--out", "o", "--padding", evil}}) {
+    const Finished finished = program.run(args);
+    CAPTURE(finished.err);
+    CHECK(finished.code == 2);
+    CHECK(contains(finished.err, shown));
+    CHECK(!contains(finished.err, "\x1B"));
+    CHECK(!contains(finished.err, "\nforged"));
+  }
+  // A line of 2 MB is not printed whole, nor is a path that the system would not take either.
+  CHECK(program.run(train_args({"--data", std::string(100'000, 'x')})).err.size() < 1100);
+  write_file(program / "long.txt", "1 13 " + std::string(2'000'000, 'x') + '\n');
+  CHECK(program.run(train_args({"--data", "long.txt"})).err.size() < 200);
+
+  // Where nothing fails.
+  const Finished trained = program.run(train_args({"--out", evil}));
+  CHECK(trained.code == 0);
+  CHECK(contains(trained.out, "saved " + shown));
+  CHECK(!contains(trained.out, "\x1B"));
+  const json object = program.run_json(train_args({"--out", "Latin-1 \xE9"}));
+  CHECK(object["checkpoint"].get<std::string>().starts_with("Latin-1 "));
+}
+
+TEST_CASE("metadata reaches the terminal as text") {
+  const Trained program;
+  const auto file = el::SafetensorsFile::read(program / "model.safetensors");
+  const auto check = [&](const std::string& key, const std::string& value, const std::string& part) {
+    el::SafetensorsWriter writer;
+    auto metadata = file.metadata();
+    metadata[key] = value;
+    for (const auto& [name, text] : metadata) {
+      writer.metadata(name, text);
+    }
+    writer.write(program / "bad.safetensors");
+    CAPTURE(key);
+    check_fails(program, {"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}, {part});
+    CHECK(program.run({"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}).err.size() < 200);
+  };
+  check("heads", "\x1B[2Kforged\n", "heads: found '\\x1B[2Kforged\\x0A'");
+  check("padding", std::string(2'000'000, 'p'), "padding: found 'pppp");
+}
+
+TEST_CASE("names of tensors reach the terminal as text") {
+  const Program program;
+  const auto check = [&](const std::string& header, const std::string& part) {
+    std::string file(8, '\0');
+    for (std::size_t i = 0; i < 8; ++i) {
+      file[i] = static_cast<char>(header.size() >> (8 * i) & 0xFF);
+    }
+    write_file(program / "bad.safetensors", file + header);
+    check_fails(program, {"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}, {part});
+    CHECK(program.run({"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}).err.size() < 400);
+  };
+  const std::string evil = R"(\u001b[2K\nforged)";
+  const std::string shown = R"(\x1B[2K\x0Aforged)";
+  const std::string two_mb(2'000'000, 'n');
+  check("{\"" + evil + "\": 1}", "tensor \"" + shown + "\" is of type number");
+  check("{\"" + two_mb + "\": 1}", "tensor \"nnn");
+  check("{\"" + two_mb + "\" 1}", "header is not valid JSON");
+  check("{\"__metadata__\": {\"" + evil + "\": 1}}", "__metadata__ \"" + shown + "\" is of type number");
+  check(R"({"a": {"dtype": ")" + evil + R"(", "shape": [], "data_offsets": [0, 0]}})", "unknown dtype \"" + shown);
+  std::string ones = "1";
+  for (int i = 0; i < 100'000; ++i) {
+    ones += ",1";
+  }
+  check(R"({"a": {"dtype": "F32", "shape": [)" + ones + R"(], "data_offsets": [0, 0]}})",
+        "bytes for F32 [1, 1, 1, 1, 1, 1, 1, 1, ...]");
+}
+
+TEST_CASE("a signal during the k-means start is heard within a second") {
+  const Program program;
+  std::ostringstream lines;
+  el::write_sequences(el::make_synthetic({.users = 6000, .items = 200, .mean_length = 6.0}).data, lines);
+  write_file(program / "data.txt", lines.str());
+  const pid_t child = program.start(train_args({"--intents", "3000", "--hidden", "64"}));
+  const auto until = [&](const std::string& part) {
+    const auto deadline = std::chrono::steady_clock::now() + std::chrono::minutes(2);
+    while (!contains(read_file(program / "stdout"), part) && std::chrono::steady_clock::now() < deadline) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(5));
+    }
+  };
+  until("k-means: 6000 users around 3000 centers, 105 passes\n");
+  until("k-means: pass ");
+  const auto sent = std::chrono::steady_clock::now();
+  ::kill(child, SIGTERM);
+  const Finished finished = program.wait(child);
+  const std::chrono::duration<double> heard_after = std::chrono::steady_clock::now() - sent;
+  CAPTURE(finished.err);
+  CHECK(finished.code == 0);
+  CHECK(heard_after.count() < 1.0);
+  CHECK(contains(finished.out, "interrupted after 0 whole epochs; saved model.safetensors"));
 }

@@ -15,6 +15,7 @@
 #include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/fingerprint.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
@@ -496,4 +497,29 @@ TEST_CASE("A fingerprint changes with every bit, with the order and with where c
   CHECK(of("abc"sv) != of("abc\0"sv));
   CHECK(of(1, 2) != of(2, 1));
   CHECK(Fingerprint().text() == "243f6a8885a308d3");
+}
+
+// ---- text from outside --------------------------------------------------------------------------------------------
+
+TEST_CASE("a line for the terminal keeps text and shows what would control the terminal") {
+  using el::detail::printable;
+  CHECK(printable("data/Übung 日本 🎈.txt: found 1") == "data/Übung 日本 🎈.txt: found 1");
+  CHECK(printable("a\n\x1B[2Kb\x7F\t") == "a\\x0A\\x1B[2Kb\\x7F\\x09");
+  CHECK(printable(std::string_view("a\0b", 3)) == "a\\x00b");
+  CHECK(printable("\xC2\x9B"
+                  "31m") == "\\xC2\\x9B31m");  // CSI as one character
+  CHECK(printable("\x9B"
+                  "31m \xE9t\xE9") == "\\x9B31m \\xE9t\\xE9");  // and in Latin-1
+  CHECK(printable("\xC0\x8A \xE6\x97") == "\\xC0\\x8A \\xE6\\x97");
+  const std::string thousand(1000, 'x');
+  CHECK(printable(thousand) == thousand);
+  CHECK(printable(thousand + thousand) == el::message(thousand, "..."));
+}
+
+TEST_CASE("a token in a message is cut and in ASCII") {
+  using el::detail::excerpt;
+  using el::detail::in_quotes;
+  CHECK(el::message(in_quotes("a\x1B\n\xC3\xA9")) == "\"a\\x1B\\x0A\\xC3\\xA9\"");
+  CHECK(el::message(in_quotes(std::string(41, 'y'))) == '"' + std::string(40, 'y') + "...\"");
+  CHECK(el::message(excerpt("tensor", 3), '!') == "ten...!");
 }

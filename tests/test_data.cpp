@@ -230,31 +230,43 @@ TEST_CASE("read_sequences: blanks, tabs, CRLF, empty lines and a missing last li
   CHECK(data.user_name(1) == 2147483647);
 }
 
+TEST_CASE("read_sequences: one item, user ids of 64 bits, a byte-order mark") {
+  const auto data = read(
+      "\xEF\xBB\xBF"
+      "9223372036854775807 3 1\n-9223372036854775808 3\n0 1 2 3\n");
+  CHECK(data.user_count() == 3);
+  CHECK(data.user_name(0) == std::numeric_limits<std::int64_t>::max());
+  CHECK(data.user_name(1) == std::numeric_limits<std::int64_t>::min());
+  CHECK(data.find_user(0) == 2);
+  CHECK(copy(data.history(1)) == Items{3});
+  CHECK(copy(read(written(data)).history(1)) == Items{3});
+  CHECK(read_error("\xEF\xBB\xBF") == read_error(""));
+}
+
 TEST_CASE("read_sequences: errors name line, token and expectation") {
   const std::string users = "f: found no users; expected lines of \"user item item ...\"";
   CHECK(read_error("") == users);
   CHECK(read_error("\n \r\n\n") == users);
 
-  CHECK(read_error("1 1 2\n\n7\n") == "f:3: found 0 items of user 7; expected at least 2");
-  CHECK(read_error("7 4\r\n") == "f:1: found 1 item of user 7; expected at least 2");
+  CHECK(read_error("1 1 2\n\n7\n") == "f:3: found no item of user 7; expected at least one");
 
   const std::string range = "; expected a whole number from 1 to 2147483647";
   CHECK(read_error("1 1 2\n2 x7 3\n") == "f:2: found item id \"x7\"" + range);
-  CHECK(read_error("user items\n") == "f:1: found user id \"user\"" + range);
+  const std::string users_range = "; expected a whole number from -9223372036854775808 to 9223372036854775807";
+  CHECK(read_error("user items\n") == "f:1: found user id \"user\"" + users_range);
   CHECK(read_error("1 1 -2 3") == "f:1: found item id \"-2\"" + range);
-  CHECK(read_error("0 1 2") == "f:1: found user id \"0\"" + range);
   CHECK(read_error("1 1 0 2") == "f:1: found item id \"0\"" + range);
   CHECK(read_error("1 2147483648 2") == "f:1: found item id \"2147483648\"" + range);
-  CHECK(read_error("4294967297 1 2") == "f:1: found user id \"4294967297\"" + range);
+  CHECK(read_error("9223372036854775808 1 2") == "f:1: found user id \"9223372036854775808\"" + users_range);
   CHECK(read_error("1 1 99999999999999999999999999") == "f:1: found item id \"99999999999999999999999999\"" + range);
   CHECK(read_error("1 1 +2") == "f:1: found item id \"+2\"" + range);
   CHECK(read_error("1 1 2.0") == "f:1: found item id \"2.0\"" + range);
-  CHECK(read_error("1,1,2\n") == "f:1: found user id \"1,1,2\"" + range);
+  CHECK(read_error("1,1,2\n") == "f:1: found user id \"1,1,2\"" + users_range);
   CHECK(read_error(std::string("1 1 2\0003 4", 9)) == "f:1: found item id \"2\\x003\"" + range);
-  CHECK(read_error("\xEF\xBB\xBF"
-                   "1 1 2") == "f:1: found user id \"\\xEF\\xBB\\xBF1\"" + range);
+  CHECK(read_error("1 1 2\n\xEF\xBB\xBF"
+                   "2 1 2") == "f:2: found user id \"\\xEF\\xBB\\xBF2\"" + users_range);
   CHECK(read_error("1 1 2\r2 1 2\r") == "f:1: found item id \"2\\x0D2\"" + range);
-  CHECK(read_error(std::string(50, 'a')) == "f:1: found user id \"" + std::string(40, 'a') + "...\"" + range);
+  CHECK(read_error(std::string(50, 'a')) == "f:1: found user id \"" + std::string(40, 'a') + "...\"" + users_range);
 
   CHECK(read_error("8 1 2\n5 1 2\n\n8 3 4\n") == "f:4: found user 8 again, after line 1; expected one line a user");
 }
@@ -324,9 +336,12 @@ TEST_CASE("leave_one_out: inputs and targets of every split") {
 }
 
 TEST_CASE("leave_one_out: short histories are rejected or dropped") {
-  const auto data = read("7 1 2 3 4\n5 9 8 7\n6 4 3 2 1 2\n");
+  const auto data = read("7 1 2 3 4\n5 9 8 7\n3 9\n6 4 3 2 1 2\n");
   CHECK(error_of<el::ArgumentError>([&] { (void)el::leave_one_out(data); }) ==
         "leave-one-out: user 5 has 3 items; expected at least 4 (ShortHistories::drop leaves such users out)");
+
+  CHECK(error_of<el::ArgumentError>([] { (void)el::leave_one_out(read("7 1 2 3 4\n3 9\n")); }) ==
+        "leave-one-out: user 3 has 1 item; expected at least 4 (ShortHistories::drop leaves such users out)");
 
   const el::LeaveOneOut split = el::leave_one_out(data, el::ShortHistories::drop);
   CHECK(split.user_count() == 2);
@@ -560,7 +575,7 @@ TEST_CASE("negative sampler: uniform over what the user does not own") {
 
 TEST_CASE("negative sampler: errors") {
   CHECK(error_of<el::ArgumentError>([] { el::UniformNegativeSampler sampler(read("4 1 2\n8 1 3 2\n")); }) ==
-        "negative sampler: user 8 owns all 3 items; expected at least one to draw");
+        "negative sampler: user 8 owns all 3 items; expected at least one to draw (a full softmax draws none)");
   const el::UniformNegativeSampler sampler(read("4 1 2\n8 1 3\n"));
   auto random = engine(el::RandomTensor::negatives);
   CHECK(sampler(1, random) == 2);
@@ -591,6 +606,21 @@ TEST_CASE("prefix view: each prefix is a sequence, what follows it the target of
     const auto own = split.items(t == 0 ? 1 : 0);
     CHECK(std::find(own.begin(), own.end(), view.negatives[t]) == own.end());
   }
+}
+
+TEST_CASE("views bring no negatives where none are drawn") {
+  const auto split = el::leave_one_out(read("1 4 2 1 3\n"));  // owns every item
+  const std::vector<el::Index> users{0};
+  const el::BatchSource source{.split = &split, .negatives = nullptr, .seed = 3, .step = 5};
+  el::TokenBatch batch;
+  batch.start(2, el::Padding::masked);
+  el::PrefixView{}.build(source, users, batch);
+  CHECK(batch.view().targets.size() == 1);
+  CHECK(batch.view().negatives.empty());
+  batch.start(2, el::Padding::masked);
+  el::InputView{}.build(source, users, batch);
+  CHECK(batch.view().targets.size() == 1);
+  CHECK(batch.view().negatives.empty());
 }
 
 TEST_CASE("synthetic: sizes, lengths, and every item in one intent") {

@@ -304,7 +304,148 @@ TEST_CASE_FIXTURE(Experiment, "bad grids and results are refused with their plac
   check_fails("syntax", {"grid.json: ", "expected JSON"});
 
   write_grid("{" + names + R"("variants": ["full"]})");
-  write_file(*this / "rows.jsonl", "{}\nnonsense\n");
-  check_fails("results", {"rows.jsonl, line 2: ", "expected one JSON object"});
+  const std::string row = R"({"experiment": "x", "dataset": "one", "variant": "full", "seed": 0, "options": {}})"
+                          "\n";
+  for (const auto& [line, part] :
+       {std::pair<std::string, std::string>{"nonsense\n", "expected one JSON object"},
+        {"nonsense\n" + row, "expected one JSON object"},
+        {"{\"cut\n" + row, "found \"{\"cut\"; expected one JSON object"},
+        {"12", "expected one JSON object"},
+        {"\n" + row, "expected one JSON object"},
+        {"\x1B[2K\n", R"(found "\x1B[2K")"},
+        {"{}\n", "expected the row of a run"},
+        {"{}", "expected the row of a run"},
+        {std::string(100'000, '[') + std::string(100'000, ']') + '\n', "expected one JSON object"}}) {
+    write_file(*this / "rows.jsonl", row + line);
+    check_fails("results", {"rows.jsonl:2: ", part});
+  }
   CHECK(run({"grid.json"}).code == 2);
+}
+
+TEST_CASE_FIXTURE(Experiment, "grids of other shapes are refused with their place") {
+  const auto check_fails = [&](const std::string& grid, const std::string& part) {
+    write_file(*this / "grid.json", grid);
+    const Finished finished = run(args());
+    CAPTURE(grid.substr(0, 300));
+    CAPTURE(finished.err);
+    CHECK(finished.code == 1);
+    CHECK(contains(finished.err, "grid.json: "));
+    CHECK(contains(finished.err, part));
+    CHECK(!contains(finished.err, "json.exception"));
+    CHECK(std::count(finished.err.begin(), finished.err.end(), '\n') == 1);
+  };
+  check_fails("[]", "found array, expected an object");
+  check_fails(R"({"include": 1})", "include: found number, expected a text");
+  check_fails(R"({"experiments": {}})", "\"experiments\" is of type object, expected a list");
+  check_fails(R"({"experiments": [1]})", "found no \"name\"");
+  check_fails(R"({"experiments": [{"name": 1}]})", "name: found number, expected a text");
+  const auto experiment = [](const std::string& more, const std::string& data = R"("x": {"file": "data1.txt"})") {
+    return R"({"datasets": {)" + data + R"(}, "variants": {"v": {}, "n": 1}, "experiments": [{"name": "e\u001b", )" +
+           more + "}]}";
+  };
+  check_fails(experiment(R"("datasets": "x", "seeds": [0], "variants": ["v"])"), "\"datasets\" is of type string");
+  check_fails(experiment(R"("datasets": [1], "seeds": [0], "variants": ["v"])"), "datasets: found number");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": [null])"), "variants: found null");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["n"])"), "found options of type number");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [-1], "variants": ["v"])"), "seed: found '-1'");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [1.5], "variants": ["v"])"), "seed: found '1.5'");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"], "options": [1])"), "is of type array");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"], "sweep": {"heads": 1})"), "\"sweep\"");
+  check_fails(
+      experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"], "options": {"intents": 4611686018427387904})"),
+      "intents: found 4611686018427387904, expected at most");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"], "options": {"\u001b": 1})"),
+              R"(found option '\x1B')");
+  check_fails(
+      experiment(R"("datasets": ["../x"], "seeds": [0], "variants": ["v"])", R"("../x": {"file": "data1.txt"})"),
+      "found data set \"../x\"");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"])", R"("x": {"file": 3})"),
+              "found number");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"])", R"("x": 3)"), "found no \"file\"");
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"], "options": {"heads": [2]})"),
+              "heads: found 'array'");
+  const std::string deep(100'000, '[');
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [0], "variants": ["v"], "options": {"heads": )" + deep +
+                         std::string(100'000, ']') + "}"),
+              "nests deeper than");
+  std::string many = "0";
+  for (int i = 0; i < 400; ++i) {
+    many += ",0";
+  }
+  check_fails(experiment(R"("datasets": ["x"], "seeds": [)" + many + R"(], "variants": ["v"], "sweep": {"dropout": [)" +
+                         many + "]}"),
+              "found more than 100000 runs");
+}
+
+TEST_CASE_FIXTURE(Experiment, "a row that was cut is dropped, and the run done again") {
+  write_grid(R"({"name": "small", "datasets": ["one"], "variants": ["plain"], "seeds": [0, 1]})");
+  must_run(args());
+  const std::string whole = read_file(*this / "rows.jsonl");
+  const auto first = whole.find('\n') + 1;
+  std::filesystem::remove_all(*this / "work.rows.jsonl");
+  for (const std::size_t length : {whole.size() - 2, first + 1, (first + whole.size()) / 2}) {
+    const std::string cut = whole.substr(0, length);
+    write_file(*this / "rows.jsonl", cut);
+    const Finished listed = run(args({"--list"}));
+    CAPTURE(listed.err);
+    CHECK(listed.code == 0);
+    CHECK(contains(listed.out, "1 finished, 0 under way, 1 open\n"));
+    CHECK(listed.err == "rows.jsonl:2: the last line was cut while it was written; dropped\n");
+    CHECK(read_file(*this / "rows.jsonl") == cut);
+    CHECK(run(args({"--compare", "compared.jsonl"})).code == 0);
+  }
+  must_run(args());
+  const auto found = rows();
+  REQUIRE(found.size() == 2);
+  CHECK(read_file(*this / "rows.jsonl").starts_with(whole.substr(0, first)));
+  CHECK(found[1]["test"] == json::parse(whole.substr(first))["test"]);
+
+  // Only the end of the last line is missing: nothing is lost.
+  write_file(*this / "rows.jsonl", whole.substr(0, first - 1));
+  CHECK(run(args({"--list"})).err.empty());
+  must_run(args());
+  CHECK(rows().size() == 2);
+}
+
+TEST_CASE_FIXTURE(Experiment, "an epoch's line that was cut stops no resumption") {
+  write_grid(R"({"name": "long", "datasets": ["one"], "variants": ["full"], "seeds": [3]})");
+  must_run(args());
+  std::filesystem::path log;
+  for (const auto& file : std::filesystem::directory_iterator(*this / "work.rows.jsonl")) {
+    log = file.path().extension() == ".jsonl" ? file.path() : log;
+  }
+  const std::string lines = read_file(log);
+  write_file(log, lines.substr(0, lines.size() - 5));
+  std::filesystem::remove(*this / "rows.jsonl");
+  const Finished resumed = run(args());
+  CAPTURE(resumed.err);
+  CHECK(resumed.code == 0);
+  CHECK(contains(resumed.err, ".jsonl:3: the last line was cut"));
+  CHECK(rows().size() == 1);
+}
+
+TEST_CASE_FIXTURE(Experiment, "no output may be what is read") {
+  write_grid(R"({"name": "small", "datasets": ["one"], "variants": ["plain"], "seeds": [0]})");
+  std::filesystem::create_symlink("data1.txt", *this / "link");
+  const auto check_fails = [&](const Args& arguments, const std::string& output, const std::string& input) {
+    const Finished finished = run(arguments);
+    CAPTURE(output);
+    CAPTURE(finished.err);
+    CHECK(finished.code == 1);
+    CHECK(contains(finished.err, output + ": is the file of " + input));
+  };
+  write_file(*this / "rows.jsonl", "");
+  for (const std::string name : {"grid.json", "common.json", "data1.txt", "link", "rows.jsonl"}) {
+    const std::string before = read_file(*this / name);
+    const std::string input = name == "rows.jsonl" ? "--results " : name.ends_with(".json") ? "a grid " : "--data ";
+    check_fails(args({"--compare", name}), "--compare " + name, input);
+    check_fails(args({"--users", name}), "--users " + name, input);
+    if (name != "rows.jsonl") {
+      check_fails(args({}, name), "--results " + name, input);
+    }
+    CHECK(read_file(*this / name) == before);
+  }
+  const Finished unwritable = run(args({}, "/proc/rows"));
+  CHECK(unwritable.code == 1);
+  CHECK(contains(unwritable.err, "--results /proc/rows: cannot be written"));
 }

@@ -2,13 +2,13 @@
 #include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <exception>
 #include <filesystem>
 #include <fstream>
 #include <iostream>
 #include <iterator>
 #include <map>
 #include <regex>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -27,17 +27,43 @@ using experiments::ordered_json;
 using experiments::Run;
 using experiments::Runner;
 
-std::vector<Run> read_runs(const std::vector<std::filesystem::path>& grids, const std::string& only) {
+std::vector<Run> read_runs(const std::vector<experiments::Grid>& grids, const std::string& only) {
   std::vector<Run> runs;
   const std::regex pattern(only);
   for (const auto& grid : grids) {
-    for (auto& run : experiments::Grid(grid).runs()) {
+    for (auto& run : grid.runs()) {
       if (std::regex_search(run.name(), pattern)) {
         runs.push_back(std::move(run));
       }
     }
   }
   return runs;
+}
+
+/// Before anything is written: no output may be what is read, or another output.
+void check_files(const experiments::RunnerOptions& options, const std::vector<experiments::Grid>& grids,
+                 const std::vector<Run>& runs, const program::NamedFile& more) {
+  std::vector<program::NamedFile> inputs;
+  for (const auto& grid : grids) {
+    for (const auto& file : grid.files()) {
+      inputs.push_back({"a grid", file});
+    }
+  }
+  std::set<std::filesystem::path> data;
+  for (const auto& run : runs) {
+    if (data.insert(run.file).second) {
+      inputs.push_back({"--data", options.data / run.file});
+    }
+  }
+  const program::NamedFile results{"--results", options.results};
+  program::require_other_file(results, inputs);
+  inputs.push_back(results);
+  program::require_other_file(more, inputs);
+  if (more.path.empty()) {
+    program::require_appendable(results);
+  } else {
+    program::require_writable(more);
+  }
 }
 
 void list(const Runner& runner, const std::vector<Run>& runs) {
@@ -79,7 +105,9 @@ bool train(Runner& runner, const std::vector<Run>& runs, Index jobs) {
 
 class LineWriter {
  public:
-  explicit LineWriter(const std::filesystem::path& path) : path_(path), out_(path, std::ios::trunc) {}
+  explicit LineWriter(const std::filesystem::path& path) : path_(path), out_(path, std::ios::trunc) {
+    elcrec::require<elcrec::FileError>(out_.is_open(), path.string(), ": cannot be opened, expected a writable file");
+  }
   void operator()(const ordered_json& line) {
     out_ << line.dump() << std::endl;
     elcrec::require<elcrec::FileError>(out_.good(), path_.string(), ": could not be written, expected room for a line");
@@ -132,20 +160,15 @@ void describe_users(Runner& runner, const std::vector<Run>& runs, Index sample, 
   }
 }
 
-}  // namespace
-
-int main(int argc, char** argv) {
-  CLI::App app(
-      "Trains the runs of grid files and appends a JSON line for each to the results. Finished "
-      "runs are never run again.");
-  std::vector<std::filesystem::path> grids;
+int run(CLI::App& app, int argc, char** argv) {
+  std::vector<std::filesystem::path> grid_files;
   std::string only;
   bool listing = false;
   std::filesystem::path comparisons;
   std::filesystem::path users;
   Index sample = 1000;
   experiments::RunnerOptions options;
-  app.add_option("grids", grids, "grid files")->required()->check(CLI::ExistingFile);
+  app.add_option("grids", grid_files, "grid files")->required()->check(CLI::ExistingFile);
   app.add_option("--data", options.data, "folder of the data sets")->required()->check(CLI::ExistingDirectory);
   app.add_option("--results", options.results, "file that rows are appended to")->required();
   app.add_option("--work", options.work, "folder of checkpoints and logs")->required();
@@ -174,28 +197,39 @@ int main(int argc, char** argv) {
       "      --results benchmarks/results/experiments.jsonl --work build/experiments --only 'Beauty/.*/0$'\n"
       "SIGINT or SIGTERM saves and ends with exit code 3; the same command goes on from there to the same bits.\n"
       "Exit code: 0; 1 for bad input; 2 for wrong usage; 3 when interrupted.");
-  try {
-    app.parse(argc, argv);
+  app.parse(argc, argv);
 #ifdef ELCREC_EXPERIMENT_HAS_CUDA
-    options.on_cuda = backend == "cuda";
+  options.on_cuda = backend == "cuda";
 #endif
-    const elcrec::StopSignal stop;
-    Runner runner(options, stop.requested());
-    const auto runs = read_runs(grids, only);
-    if (listing) {
-      list(runner, runs);
-    } else if (!comparisons.empty()) {
-      compare(runner, runs, LineWriter(comparisons));
-    } else if (!users.empty()) {
-      describe_users(runner, runs, sample, LineWriter(users));
-    } else if (!train(runner, runs, options.jobs)) {
-      return 3;
-    }
-    return 0;
-  } catch (const CLI::ParseError& error) {
-    return app.exit(error) == 0 ? 0 : 2;
-  } catch (const std::exception& error) {
-    std::cerr << "elcrec_experiment: " << error.what() << '\n';
-    return 1;
+  const std::vector<experiments::Grid> grids(grid_files.begin(), grid_files.end());
+  const auto runs = read_runs(grids, only);
+  const bool training = !listing && comparisons.empty() && users.empty();
+  if (!listing) {
+    check_files(options, grids, runs,
+                training               ? program::NamedFile{}
+                : !comparisons.empty() ? program::NamedFile{"--compare", comparisons}
+                                       : program::NamedFile{"--users", users});
   }
+  const elcrec::StopSignal stop;
+  Runner runner(options, stop.requested());
+  if (training) {
+    return train(runner, runs, options.jobs) ? 0 : 3;
+  }
+  if (listing) {
+    list(runner, runs);
+  } else if (!comparisons.empty()) {
+    compare(runner, runs, LineWriter(comparisons));
+  } else {
+    describe_users(runner, runs, sample, LineWriter(users));
+  }
+  return 0;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  const char* description =
+      "Trains the runs of grid files and appends a JSON line for each to the results. Finished "
+      "runs are never run again.";
+  return program::run_program("elcrec_experiment", description, [&](CLI::App& app) { return run(app, argc, argv); });
 }

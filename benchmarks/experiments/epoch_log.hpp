@@ -12,6 +12,7 @@
 
 #include <time.h>
 
+#include "json_lines.hpp"
 #include "run.hpp"
 
 namespace experiments {
@@ -24,11 +25,9 @@ class EpochLog {
   /// measures CPU time.
   EpochLog(const std::filesystem::path& path, Index finished, clockid_t clock) : path_(path), clock_(clock) {
     if (finished > 0) {
-      std::ifstream in(path);
-      for (std::string line; std::getline(in, line);) {
-        auto json = ordered_json::parse(line);
-        if (json.at("epoch") <= finished) {
-          lines_.push_back(std::move(json));
+      for (auto& line : read_json_lines(path, fault_of_line).lines) {
+        if (line.at("epoch") <= finished) {
+          lines_.push_back(std::move(line));
         }
       }
     }
@@ -88,6 +87,13 @@ class EpochLog {
   }
 
  private:
+  [[nodiscard]] static std::string fault_of_line(const ordered_json& line) {
+    const bool numbers = std::all_of(line.begin(), line.end(), [](const ordered_json& value) {
+      return value.is_number() || value.is_boolean() || value.is_null();
+    });
+    return numbers && line.contains("epoch") ? "" : "found no numbers with an \"epoch\"; expected those of an epoch";
+  }
+
   static ordered_json rounded(double value) {
     std::array<char, 32> text{};
     std::snprintf(text.data(), text.size(), "%.5g", value);

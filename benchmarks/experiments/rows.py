@@ -1,6 +1,7 @@
 """The finished runs of benchmarks/results and the planned ones of the grids, by name."""
 import json
 import statistics
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,7 +9,17 @@ METRICS = ("HR@5", "NDCG@5", "HR@20", "NDCG@20")
 
 
 def read_lines(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+    """The objects of a file of JSON lines; without the last one if it was cut while it was written."""
+    if not path.exists():
+        return []
+    *whole, rest = path.read_text().split("\n")
+    lines = [json.loads(line) for line in whole]
+    if rest:
+        try:
+            lines.append(json.loads(rest))
+        except json.JSONDecodeError:
+            print(f"{path}:{len(lines) + 1}: the last line was cut while it was written; dropped", file=sys.stderr)
+    return lines
 
 
 @dataclass(frozen=True)

@@ -9,13 +9,11 @@
 #include <elcrec/elcrec.hpp>
 #include <nlohmann/json.hpp>
 
+#include "json_lines.hpp"
 #include "program/run_options.hpp"
 
 /// The program `elcrec_experiment`: trains what grid files ask for and writes a row for each finished run.
 namespace experiments {
-
-using elcrec::Index;
-using nlohmann::ordered_json;
 
 /// One training run. Names say what it is for; it is the same run as another if data set and options are the same.
 struct Run {
@@ -26,8 +24,9 @@ struct Run {
   elcrec::ELCRecOptions model{};
   program::RunOptions training{};
 
+  /// As it is shown, and as --only finds it.
   [[nodiscard]] std::string name() const {
-    return experiment + "/" + dataset + "/" + variant + "/" + elcrec::to_text(model.seed);
+    return elcrec::detail::printable(experiment + "/" + dataset + "/" + variant + "/" + elcrec::to_text(model.seed));
   }
 };
 
@@ -59,9 +58,15 @@ void visit_run(auto& run, auto&& visitor) {
   return options;
 }
 
+/// A value as the command line would give it. Not that of a list or an object, which may nest as deep as a file likes.
+[[nodiscard]] inline std::string text_of_value(const ordered_json& value) {
+  return value.is_string() ? value.get<std::string>() : value.is_primitive() ? value.dump() : value.type_name();
+}
+
 /// Sets the options that `options` names. Throws ArgumentError, which names `place`, for one that is not there and for
 /// a value that does not fit.
 inline void apply_options(const ordered_json& options, const std::string& place, Run& run) {
+  elcrec::require(options.is_object(), place, ": found options of type ", options.type_name(), ", expected an object");
   for (const auto& option : options.items()) {
     const std::string& given = option.key();
     const auto& value = option.value();
@@ -69,10 +74,12 @@ inline void apply_options(const ordered_json& options, const std::string& place,
     detail::visit_run(run, [&](std::string_view name, auto& field, const char*) {
       if (name == given) {
         known = true;
-        elcrec::from_text(place + ": " + given, value.is_string() ? value.get<std::string>() : value.dump(), field);
+        elcrec::from_text(place + ": " + given, text_of_value(value), field);
+        program::require_sensible(place + ": " + given, name, field);
       }
     });
-    elcrec::require(known, place, ": found option '", given, "', expected one that `elcrec train --help` lists");
+    elcrec::require(known, place, ": found option '", elcrec::detail::excerpt(given),
+                    "', expected one that `elcrec train --help` lists");
   }
 }
 

@@ -94,6 +94,9 @@ class Runner {
     program::TrainedModel model(sized.model, sized.training, backend);
     auto trainer_options = program::trainer_options(run.training, run.model.seed, stop_);
     trainer_options.checkpoint = checkpoint_of(run);
+    if (alone()) {
+      trainer_options.k_means.progress = elcrec::console_k_means_progress();
+    }
     elcrec::Trainer trainer(model, program::optimizer(run.training), trainer_options);
     Index finished = 0;
     if (std::filesystem::exists(trainer_options.checkpoint)) {

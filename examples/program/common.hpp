@@ -1,8 +1,10 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
 #include <cstdint>
+#include <exception>
+#include <iomanip>
+#include <ios>
 #include <iostream>
 #include <ostream>
 #include <string>
@@ -13,6 +15,8 @@
 #include <CLI/CLI.hpp>
 #include <elcrec/elcrec.hpp>
 #include <nlohmann/json.hpp>
+
+#include "program/files.hpp"
 
 /// The program `elcrec`: a header for each subcommand. Numbers of users and items in its output are those of the files.
 namespace program {
@@ -84,9 +88,12 @@ inline void add_preset(CLI::App& command, std::string& name, const std::string& 
 
 /// `value` with so many digits after the point.
 [[nodiscard]] inline std::string fixed(double value, int digits = 4) {
-  std::array<char, 64> buffer{};
-  std::snprintf(buffer.data(), buffer.size(), "%.*f", digits, value);
-  return buffer.data();
+  return elcrec::message(std::fixed, std::setprecision(digits), value);
+}
+
+/// `json` as one line of ASCII: a path in it may hold any bytes.
+[[nodiscard]] inline std::string text_of(const ordered_json& json) {
+  return json.dump(-1, ' ', true, ordered_json::error_handler_t::replace);
 }
 
 /// `text` with blanks before it up to `width`.
@@ -109,6 +116,28 @@ inline void print_metrics(std::ostream& out, const std::vector<std::pair<std::st
     }
   }
   out << '\n';
+}
+
+/// What a program makes of its command line: run(app), which parses and carries it out, or one line on standard error
+/// and exit code 1; 2 for wrong usage. Whatever the message holds from files or the command line, the terminal gets
+/// text.
+template <class Run>
+[[nodiscard]] int run_program(const char* name, const std::string& description, Run run) {
+  try {
+    CLI::App app(description);
+    app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
+      const CLI::Error shown(error.get_name(), elcrec::detail::printable(error.what()), error.get_exit_code());
+      return CLI::FailureMessage::simple(failed, shown);
+    });
+    try {
+      return run(app);
+    } catch (const CLI::ParseError& error) {
+      return app.exit(error) == 0 ? 0 : 2;
+    }
+  } catch (const std::exception& error) {
+    std::cerr << name << ": " << elcrec::detail::printable(error.what()) << '\n';
+    return 1;
+  }
 }
 
 /// What is about to be run.

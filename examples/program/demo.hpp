@@ -4,6 +4,7 @@
 #include <cctype>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <optional>
 #include <span>
 #include <string>
@@ -23,7 +24,7 @@ class Demo {
     command.add_option("--data", data_,
                        "a file instead, with the paper's configuration for it (by its name; Beauty's for others)");
     command.add_option("--epochs", epochs_, "epochs at most; 0 for the configuration's own")
-        ->check(CLI::NonNegativeNumber)
+        ->check(CLI::Range(Index{0}, Index{std::numeric_limits<std::int32_t>::max()}))
         ->capture_default_str();
     command.add_option("--seed", seed_, "seed of the made-up data and of training")->capture_default_str();
     common_.add_to(command);
@@ -55,6 +56,7 @@ class Demo {
     if (epochs_ > 0) {
       setting.run.epochs = epochs_;
     }
+    fit_intents(setting.model, setting.run, setting.split.user_count(), false, common_.progress());
     TrainedModel model(setting.model, setting.run, common_.backend());
     show(model, setting);
   }
@@ -94,7 +96,9 @@ class Demo {
     print_setting(common_.progress(), split, model);
     {
       const elcrec::StopSignal stop;
-      elcrec::Trainer trainer(model, optimizer(setting.run), trainer_options(setting.run, seed_, stop.requested()));
+      auto options = trainer_options(setting.run, seed_, stop.requested());
+      options.k_means.progress = elcrec::console_k_means_progress(common_.progress());
+      elcrec::Trainer trainer(model, optimizer(setting.run), options);
       const auto result = trainer.fit(split, elcrec::console_progress(common_.progress()));
       common_.progress() << end_name(result.end) << " after " << result.epochs << " epochs, the best being "
                          << result.best_epoch << "\n\n";
@@ -114,7 +118,7 @@ class Demo {
       }
       object["intents"] = intents;
       object["users"] = users;
-      std::cout << object.dump() << '\n';
+      std::cout << text_of(object) << '\n';
       return;
     }
     std::cout << "test (" << test.users() << " users, each one's last item against all items it has not seen)\n";

@@ -58,7 +58,7 @@ class Evaluate {
       ordered_json object{{"users", metrics.users()}};
       object.update(elcrec::to_json(metrics));
       object["seconds"] = seconds;
-      std::cout << object.dump() << '\n';
+      std::cout << text_of(object) << '\n';
     } else {
       std::cout << metrics << " in " << fixed(seconds, 2) << " s\n";
     }

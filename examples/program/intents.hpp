@@ -36,7 +36,7 @@ class Intents {
     const auto matches = match_users(loaded.model, data);
     const auto intents = to_json(data, matches, summarise_intents(data, matches, top_), top_);
     if (common_.json()) {
-      std::cout << ordered_json{{"users", data.user_count()}, {"intents", intents}}.dump() << '\n';
+      std::cout << text_of({{"users", data.user_count()}, {"intents", intents}}) << '\n';
     } else {
       std::cout << intents.size() << " of " << loaded.model.clusters.count() << " intents have users\n";
       print_intents(std::cout, intents);

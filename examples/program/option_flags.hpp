@@ -6,7 +6,7 @@
 #include <string>
 #include <type_traits>
 
-#include "program/common.hpp"
+#include "program/run_options.hpp"
 
 namespace program {
 
@@ -29,9 +29,12 @@ class OptionFlags {
     visit_options(options, [&](const char* name, auto& value, const char*) {
       if (const auto found = given_.find(name); found != given_.end()) {
         elcrec::from_text(flag_of(name), found->second, value);
+        require_sensible(flag_of(name), name, value);
       }
     });
   }
+
+  [[nodiscard]] bool given(const std::string& name) const { return given_.contains(name); }
 
   [[nodiscard]] static std::string flag_of(std::string name) {
     std::replace(name.begin(), name.end(), '_', '-');

@@ -1,15 +1,14 @@
 #pragma once
 
-#include <charconv>
 #include <cmath>
 #include <cstdint>
 #include <filesystem>
 #include <optional>
 #include <string>
-#include <string_view>
 #include <vector>
 
 #include "program/common.hpp"
+#include "program/history.hpp"
 
 namespace program {
 
@@ -48,7 +47,8 @@ class Recommend {
 
   void run(bool from_text) const {
     const auto loaded = elcrec::load_elcrec<elcrec::Cpu>(checkpoint_, common_.backend(), heads_);
-    const std::vector<elcrec::ItemId> history = from_text ? parse_history(loaded.items) : read_history(loaded.items);
+    const std::vector<elcrec::ItemId> history =
+        from_text ? parse_history(history_, loaded.items, checkpoint_.string()) : read_history(loaded.items);
     const elcrec::Recommender<Model> recommender(loaded.model);
     elcrec::Recommender<Model>::Scratch scratch;
     const elcrec::IntentMatch match = recommender.intent(history, scratch);
@@ -62,7 +62,7 @@ class Recommend {
       for (const auto& [item, score] : items) {
         object["items"].push_back({{"item", loaded.items.name(item)}, {"score", score}});
       }
-      std::cout << object.dump() << '\n';
+      std::cout << text_of(object) << '\n';
       return;
     }
     std::cout << "intent " << match.intent << " at distance " << fixed(match.distance);
@@ -73,23 +73,6 @@ class Recommend {
     for (const auto& [item, score] : items) {
       std::cout << right(std::to_string(loaded.items.name(item)), 10) << right(fixed(score), 10) << '\n';
     }
-  }
-
-  [[nodiscard]] std::vector<elcrec::ItemId> parse_history(const elcrec::ItemMap& map) const {
-    std::vector<elcrec::ItemId> rows;
-    std::string_view rest = history_;
-    for (std::string_view token; !(token = elcrec::detail::take_token(rest)).empty();) {
-      std::int64_t name = 0;
-      const auto [end, error] = std::from_chars(token.data(), token.data() + token.size(), name);
-      elcrec::require(error == std::errc() && end == token.data() + token.size(), "--history: found ",
-                      elcrec::detail::quoted(token), "; expected item ids between blanks");
-      const std::optional<elcrec::ItemId> row = map.find(name);
-      elcrec::require(row.has_value(), "--history: found item ", name, "; expected one of the ", map.size(),
-                      " items of ", checkpoint_.string());
-      rows.push_back(*row);
-    }
-    elcrec::require(!rows.empty(), "--history: found no items; expected at least one");
-    return rows;
   }
 
   [[nodiscard]] std::vector<elcrec::ItemId> read_history(const elcrec::ItemMap& map) const {

@@ -5,7 +5,9 @@
 #include <concepts>
 #include <cstdint>
 #include <filesystem>
+#include <limits>
 #include <map>
+#include <ostream>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -40,6 +42,33 @@ struct RunOptions {
   elcrec::Protocol protocol = elcrec::Protocol::strict;
   elcrec::ShortHistories short_histories = elcrec::ShortHistories::reject;
 };
+
+/// Throws ArgumentError, which names `place`, for a size beyond what any memory holds, whose products with others could
+/// leave 64 bits.
+template <class T>
+void require_sensible(std::string_view place, std::string_view option, const T& value) {
+  if constexpr (std::is_integral_v<T> && std::is_signed_v<T>) {
+    const Index most = option == "layers"                             ? Index{1} << 10
+                       : option == "hidden" || option == "max_length" ? Index{1} << 16
+                       : option == "intents"                          ? Index{1} << 24
+                                                                      : std::numeric_limits<std::int32_t>::max();
+    elcrec::require(Index{value} <= most, place, ": found ", value, ", expected at most ", most);
+  }
+}
+
+/// K of a preset suits large data sets: where k-means is to find the centers there is at most one for each user. A K
+/// that the user asked for (`given`) is refused instead.
+inline void fit_intents(elcrec::ELCRecOptions& model, const RunOptions& run, Index users, bool given,
+                        std::ostream& progress) {
+  if (!(run.k_means || run.k_means_end) || model.intents <= users) {
+    return;
+  }
+  elcrec::require(!given, "--intents: found K = ", model.intents, " for ", users,
+                  " users, expected at most one for each user");
+  progress << "intents: " << users << " instead of " << model.intents << ", one for each user (see --intents)"
+           << std::endl;
+  model.intents = users;
+}
 
 /// What goes with elcrec::preset(name).
 [[nodiscard]] inline RunOptions run_preset(std::string_view name) {

@@ -6,8 +6,6 @@
 #include <string>
 #include <utility>
 
-#include <unistd.h>
-
 #include "program/option_flags.hpp"
 #include "program/run_options.hpp"
 
@@ -62,6 +60,7 @@ class Train {
     const elcrec::StopSignal stop;
     auto options = trainer_options(plan.run, plan.model.seed, stop.requested());
     options.checkpoint = out_;
+    options.k_means.progress = elcrec::console_k_means_progress(common_.progress());
     elcrec::Trainer trainer(model, optimizer(plan.run), options);
     if (resume_) {
       trainer.resume(out_);
@@ -85,11 +84,14 @@ class Train {
   enum class Ablation { full, b, icl, elcm };
 
   void run() {
-    check_out();
+    check_files();
     Plan plan = resume_ ? resumed_plan() : new_plan({});
     auto data = plan.items ? elcrec::read_sequences(data_, *plan.items) : elcrec::read_sequences(data_);
     const auto split = elcrec::leave_one_out(std::move(data), plan.run.short_histories);
     plan.model.items = split.item_count();
+    if (!resume_) {
+      fit_intents(plan.model, plan.run, split.user_count(), flags_.given("intents"), common_.progress());
+    }
 #ifdef ELCREC_PROGRAM_HAS_CUDA
     if (on_cuda_) {
       return train_on_cuda(*this, plan, split);
@@ -98,18 +100,22 @@ class Train {
     train_on(common_.backend(), plan, split);
   }
 
-  // Before hours of training, not after.
-  void check_out() const {
-    const auto folder = out_.has_parent_path() ? out_.parent_path() : std::filesystem::path(".");
-    elcrec::require<elcrec::FileError>(std::filesystem::is_directory(folder), "--out ", out_.string(), ": the folder ",
-                                       folder.string(), " was not found; expected an existing folder");
-    elcrec::require<elcrec::FileError>(::access(folder.c_str(), W_OK) == 0, "--out ", out_.string(), ": the folder ",
-                                       folder.string(), " is not writable; expected one for the checkpoint");
+  // Before hours of training, not after, and before anything is written.
+  void check_files() const {
+    const NamedFile data{"--data", data_};
+    const NamedFile out{"--out", out_};
+    const NamedFile log{"--log", log_};
+    require_other_file(out, {data});
+    require_other_file(log, {data, out});
     const bool exists = std::filesystem::exists(out_);
     elcrec::require<elcrec::FileError>(!exists || std::filesystem::is_regular_file(out_), "--out ", out_.string(),
                                        ": is not a regular file; expected a file or a new name");
     elcrec::require<elcrec::FileError>(!resume_ || exists, "--resume: found no checkpoint ", out_.string(),
                                        "; expected the one that the run left (or start without --resume)");
+    require_writable(out);
+    if (!log_.empty()) {
+      require_appendable(log);
+    }
   }
 
   /// `base` under the preset, the ablation and the flags, in this order.
@@ -164,11 +170,10 @@ class Train {
 
   void report_interruption(const elcrec::FitResult& result) const {
     if (common_.json()) {
-      std::cout << ordered_json{{"end", "interrupted"}, {"epochs", result.epochs}, {"checkpoint", out_.string()}}.dump()
-                << '\n';
+      std::cout << text_of({{"end", "interrupted"}, {"epochs", result.epochs}, {"checkpoint", out_.string()}}) << '\n';
     }
-    common_.progress() << "interrupted after " << result.epochs << " whole epochs; saved " << out_.string()
-                       << ". Continue with: elcrec train --data " << data_.string() << " --out " << out_.string()
+    common_.progress() << "interrupted after " << result.epochs << " whole epochs; saved " << shown(out_)
+                       << ". Continue with: elcrec train --data " << shown(data_) << " --out " << shown(out_)
                        << " --resume\n";
   }
 
@@ -182,11 +187,11 @@ class Train {
                                 {"checkpoint", out_.string()},
                                 {"test", elcrec::to_json(test)},
                                 {"popularity", elcrec::to_json(popularity)}};
-      std::cout << object.dump() << '\n';
+      std::cout << text_of(object) << '\n';
       return;
     }
     std::cout << (early ? "stopped early" : "finished") << " after " << result.epochs << " epochs, the best being "
-              << result.best_epoch << "; saved " << out_.string() << "\ntest (" << test.users() << " users)\n";
+              << result.best_epoch << "; saved " << shown(out_) << "\ntest (" << test.users() << " users)\n";
     print_metrics(std::cout, {{"ELCRec", test}, {"popularity", popularity}});
   }
 

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
+#include <functional>
 #include <limits>
 #include <numeric>
 #include <span>
@@ -13,10 +15,20 @@
 
 namespace elcrec::inline ELCREC_TARGET {
 
+/// How far k-means is: a pass assigns every point to its nearest center.
+struct KMeansReport {
+  Index points = 0;
+  Index centers = 0;
+  Index pass = 0;  ///< finished; 0 before the first
+  Index passes = 0;
+};
+
 struct KMeansOptions {
   int iterations = 20;
   int restarts = 5;
   std::uint64_t seed = 0;
+  const std::atomic<bool>* stop = nullptr;                 ///< when it turns true, the search ends within a pass
+  std::function<void(const KMeansReport&)> progress = {};  ///< called before the first pass and after each
 };
 
 /// Throws ArgumentError for numbers out of their range.
@@ -27,7 +39,8 @@ inline void check(const KMeansOptions& options) {
 
 /// Lloyd's algorithm: centers (K, D) of the rows of points (N, D), the best of several random starts by the sum of
 /// squared distances, which is returned. A start takes K distinct points; a cluster that loses all points takes the
-/// point farthest from its center. Throws when K > N. Same result for any number of threads.
+/// point farthest from its center. Throws when K > N. Same result for any number of threads. When it is stopped, the
+/// centers stay as they were and infinity is returned.
 template <Backend B>
 double k_means(const B& backend, MatrixView<const typename B::Scalar> points, const KMeansOptions& options,
                MatrixView<typename B::Scalar> centers) {
@@ -39,7 +52,16 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
   check(options);
   constexpr Index grain = 256;
 
+  const auto stopped = [&] { return options.stop != nullptr && options.stop->load(std::memory_order_relaxed); };
+  KMeansReport report{n, k, 0, Index{options.restarts} * (1 + Index{options.iterations})};
+  const auto tell = [&] {
+    if (options.progress) {
+      options.progress(report);
+    }
+  };
+
   Matrix<B> current(backend, k, points.cols());
+  Matrix<B> found(backend, k, points.cols());
   Matrix<B> distances(backend, 1, n);
   auto ids = backend.template allocate<std::int32_t>(n);
   const std::span<std::int32_t> id_span(ids.data(), static_cast<std::size_t>(n));
@@ -50,6 +72,9 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
 
   const auto assign = [&] {
     backend.parallel_blocks(n, grain, [&](Lane& lane, Index first, Index last) {
+      if (stopped()) {
+        return;
+      }
       const auto frame = lane.workspace().frame();
       const auto part = points.slice_rows(first, last);
       const auto part_ids = slice(id_span, first, last);
@@ -66,6 +91,8 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
     for (const T gap : gaps) {
       inertia += static_cast<double>(gap) * static_cast<double>(gap);
     }
+    ++report.pass;
+    tell();
     return inertia;
   };
 
@@ -92,6 +119,7 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
     });
   };
 
+  tell();
   for (int restart = 0; restart < options.restarts; ++restart) {
     RandomEngine random(
         {options.seed, static_cast<std::uint32_t>(restart), static_cast<std::uint32_t>(RandomTensor::k_means)});
@@ -105,15 +133,19 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
       }
     });
     double inertia = assign();
-    for (int i = 0; i < options.iterations; ++i) {
+    for (int i = 0; i < options.iterations && !stopped(); ++i) {
       move_centers();
       inertia = assign();
     }
+    if (stopped()) {
+      return std::numeric_limits<double>::infinity();
+    }
     if (inertia < best) {
       best = inertia;
-      backend.parallel_for(1, [&](Lane& lane, Index) { lane.copy(current.view(), centers); });
+      backend.parallel_for(1, [&](Lane& lane, Index) { lane.copy(current.view(), found.view()); });
     }
   }
+  backend.parallel_for(1, [&](Lane& lane, Index) { lane.copy(found.view(), centers); });
   return best;
 }
 

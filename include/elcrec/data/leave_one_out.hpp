@@ -34,8 +34,8 @@ class LeaveOneOut {
     require(user_count() > 0, "leave-one-out: found no users to split; expected at least one");
     for (Index user = 0; user < user_count(); ++user) {
       require(ssize(items(user)) >= shortest_history, "leave-one-out: user ", data_->user_name(user), " has ",
-              ssize(items(user)), " items; expected at least ", shortest_history,
-              " (ShortHistories::drop leaves such users out)");
+              ssize(items(user)), ssize(items(user)) == 1 ? " item" : " items", "; expected at least ",
+              shortest_history, " (ShortHistories::drop leaves such users out)");
     }
   }
 

@@ -36,7 +36,7 @@ class UniformNegativeSampler {
       owned_.erase(std::unique(begin, owned_.end()), owned_.end());
       offsets_.push_back(static_cast<Index>(owned_.size()));
       require(ssize(owned(user)) < item_count_, "negative sampler: user ", data.user_name(user), " owns all ",
-              item_count_, " items; expected at least one to draw");
+              item_count_, " items; expected at least one to draw (a full softmax draws none)");
     }
   }
 

@@ -18,6 +18,7 @@
 #include <vector>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/item_map.hpp"
 #include "elcrec/data/sequence_dataset.hpp"
@@ -25,22 +26,6 @@
 namespace elcrec::inline ELCREC_TARGET {
 
 namespace detail {
-
-/// The token between quotes, at most 40 bytes of it, with everything but printable ASCII as \xHH.
-[[nodiscard]] inline std::string quoted(std::string_view token) {
-  constexpr std::string_view digits = "0123456789ABCDEF";
-  constexpr std::size_t longest = 40;
-  std::string text = "\"";
-  for (const char c : token.substr(0, longest)) {
-    const auto byte = static_cast<unsigned char>(c);
-    if (byte >= 0x20 && byte < 0x7F) {
-      text += c;
-    } else {
-      text.append("\\x").append(1, digits[byte >> 4]).append(1, digits[byte & 15]);
-    }
-  }
-  return text += token.size() > longest ? "...\"" : "\"";
-}
 
 /// Cuts the first run of non-blanks off `line`; empty at the end.
 [[nodiscard]] inline std::string_view take_token(std::string_view& line) {
@@ -78,6 +63,8 @@ namespace detail {
 class SequenceParser {
  public:
   SequenceParser(std::string_view text, std::string_view name) : name_(name) {
+    constexpr std::string_view byte_order_mark = "\xEF\xBB\xBF";
+    text.remove_prefix(text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0);
     while (!text.empty()) {
       ++line_;
       const std::size_t length = std::min(text.find('\n'), text.size());
@@ -115,24 +102,24 @@ class SequenceParser {
     if (token.empty()) {
       return;
     }
-    users_.push_back(parse_id(token, "user"));
+    users_.push_back(parse_id<std::int64_t>(token, "user", std::numeric_limits<std::int64_t>::min()));
     while (!(token = take_token(line)).empty()) {
-      items_.push_back(parse_id(token, "item"));
+      items_.push_back(parse_id<ItemId>(token, "item", 1));
     }
-    const Index count = static_cast<Index>(items_.size()) - offsets_.back();
-    require<FileError>(count >= 2, name_, ':', line_, ": found ", count, count == 1 ? " item" : " items", " of user ",
-                       users_.back(), "; expected at least 2");
+    require<FileError>(static_cast<Index>(items_.size()) > offsets_.back(), name_, ':', line_,
+                       ": found no item of user ", users_.back(), "; expected at least one");
     lines_.push_back(line_);
     offsets_.push_back(static_cast<Index>(items_.size()));
   }
 
-  [[nodiscard]] ItemId parse_id(std::string_view token, const char* role) const {
-    ItemId id = 0;
+  template <class Id>
+  [[nodiscard]] Id parse_id(std::string_view token, const char* role, Id smallest) const {
+    Id id = 0;
     const char* end = token.data() + token.size();
     const auto [stop, error] = std::from_chars(token.data(), end, id);
-    if (error != std::errc() || stop != end || id < 1) {
-      throw FileError(message(name_, ':', line_, ": found ", role, " id ", quoted(token),
-                              "; expected a whole number from 1 to ", std::numeric_limits<ItemId>::max()));
+    if (error != std::errc() || stop != end || id < smallest) {
+      throw FileError(message(name_, ':', line_, ": found ", role, " id ", in_quotes(token),
+                              "; expected a whole number from ", smallest, " to ", std::numeric_limits<Id>::max()));
     }
     return id;
   }
@@ -183,11 +170,13 @@ class SequenceParser {
 
 }  // namespace detail
 
-/// Reads lines `user item item ...`, oldest item first: numbers between blanks or tabs, each in [1, 2^31 - 1]; empty
-/// lines and CRLF are accepted. A row of the item table goes to each item that occurs, in the ascending order of their
-/// ids, so that ids 1..n are their own rows. Users stay in the order of their lines.
+/// Reads lines `user item item ...`, oldest item first: numbers between blanks or tabs, users of 64 bits, items in
+/// [1, 2^31 - 1]; empty lines, CRLF and a UTF-8 byte-order mark at the start are accepted. A row of the item table goes
+/// to each item that occurs, in the ascending order of their ids, so that ids 1..n are their own rows. Users stay in
+/// the order of their lines. How long a history must be is for its use to say: one item is enough to recommend after
+/// it, leave_one_out() wants more. A user without any is a fault of the file: there is nothing to encode.
 /// Throws FileError, naming file and line, for a file that cannot be read or has no users, an id that is not such a
-/// number, fewer than 2 items in a line, and a user with two lines. Holds the whole file in memory meanwhile.
+/// number, a line without items, and a user with two lines. Holds the whole file in memory meanwhile.
 [[nodiscard]] inline SequenceDataset read_sequences(const std::filesystem::path& path) {
   return detail::parse_sequences(path, nullptr);
 }

@@ -19,7 +19,7 @@ namespace elcrec::inline ELCREC_TARGET {
 /// What views of users are made from, and the random numbers of one training step.
 struct BatchSource {
   const LeaveOneOut* split = nullptr;
-  const UniformNegativeSampler* negatives = nullptr;
+  const UniformNegativeSampler* negatives = nullptr;  ///< null where no objective reads them: the views bring none
   std::uint64_t seed = 0;
   std::uint32_t step = 0;
 
@@ -38,7 +38,8 @@ concept View = std::default_initializable<V> &&
   view.build(source, users, batch);
 };
 
-/// The training input items[:-3] of each user with its targets items[1:-2] and one sampled negative for each target.
+/// The training input items[:-3] of each user with its targets items[1:-2] and, if the source draws them, a negative
+/// for each target.
 struct InputView {
   static constexpr std::string_view name = "InputView";
   static constexpr bool needs_causal = true;
@@ -48,7 +49,7 @@ struct InputView {
     for (std::size_t n = 0; n < users.size(); ++n) {
       auto random = source.random(RandomTensor::negatives, n);
       const auto input = source.split->input(users[n], Split::train);
-      negatives.resize(input.size());
+      negatives.resize(source.negatives != nullptr ? input.size() : 0);
       for (auto& item : negatives) {
         item = (*source.negatives)(users[n], random);
       }
@@ -58,8 +59,8 @@ struct InputView {
 };
 
 /// Every prefix of the training input of each user as a sequence of its own, with what follows it as the target of its
-/// last token, and a sampled negative beside it. The targets are those of InputView, one a sequence; an encoder may
-/// look at the whole of it, so it need not be causal.
+/// last token, and a sampled negative beside it as in InputView. The targets are those of InputView, one a sequence; an
+/// encoder may look at the whole of it, so it need not be causal.
 struct PrefixView {
   static constexpr bool needs_causal = false;
 
@@ -71,9 +72,11 @@ struct PrefixView {
       const auto input = source.split->input(users[n], Split::train);
       for (std::size_t length = 1; length <= input.size(); ++length) {
         targets.assign(length, padding_item);
-        negatives.assign(length, padding_item);
         targets.back() = source.split->targets(users[n])[length - 1];
-        negatives.back() = (*source.negatives)(users[n], random);
+        if (source.negatives != nullptr) {
+          negatives.assign(length, padding_item);
+          negatives.back() = (*source.negatives)(users[n], random);
+        }
         batch.add(input.first(length), targets, negatives);
       }
     }

@@ -9,7 +9,8 @@
 
 namespace elcrec::inline ELCREC_TARGET {
 
-/// Writes lines `user item item ...` of names, as read_sequences() takes them (which wants 2 items and positive names).
+/// Writes lines `user item item ...` of names, as read_sequences() takes them (which wants an item at least,
+/// and items of positive names).
 /// Throws FileError if the stream fails.
 inline void write_sequences(const SequenceDataset& data, std::ostream& out) {
   std::string line;

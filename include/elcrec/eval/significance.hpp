@@ -111,8 +111,8 @@ struct PairedBootstrap {
   require(a.size() == b.size(), "paired bootstrap: found ", a.size(), " and ", b.size(), " users, expected pairs");
   require(!a.empty() && a.size() < (std::uint64_t{1} << 32), "paired bootstrap: found ", a.size(),
           " users, expected 1 to 2^32 - 1");
-  require(options.resamples >= 1 && options.resamples < (std::int64_t{1} << 32), "paired bootstrap: found ", options.resamples,
-          " resamples, expected 1 to 2^32 - 1");
+  require(options.resamples >= 1 && options.resamples < (std::int64_t{1} << 32), "paired bootstrap: found ",
+          options.resamples, " resamples, expected 1 to 2^32 - 1");
   require(options.confidence > 0 && options.confidence < 1, "paired bootstrap: found confidence ", options.confidence,
           ", expected a value between 0 and 1");
   std::vector<double> differences(a.size());

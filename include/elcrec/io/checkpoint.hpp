@@ -16,6 +16,7 @@
 
 #include "elcrec/core/checked.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/fingerprint.hpp"
 #include "elcrec/data/item_map.hpp"
 #include "elcrec/io/safetensors.hpp"

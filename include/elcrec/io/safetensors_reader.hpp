@@ -23,6 +23,7 @@
 
 #include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/io/safetensors_header.hpp"
 #include "elcrec/io/tensor_info.hpp"
@@ -121,7 +122,7 @@ class SafetensorsFile {
   template <TensorElement T>
   void read(std::string_view name, std::span<T> out) const {
     const Tensor& tensor = find(name);
-    expect(std::cmp_equal(*tensor.info.elements(), out.size()), "tensor \"", name, "\" is ", tensor.info, " (",
+    expect(std::cmp_equal(*tensor.info.elements(), out.size()), "tensor \"", shown(name), "\" is ", tensor.info, " (",
            *tensor.info.elements(), " elements); expected ", out.size(), " elements");
     if constexpr (std::floating_point<T>) {
       switch (tensor.info.dtype) {
@@ -134,7 +135,7 @@ class SafetensorsFile {
         case DType::f64:
           return convert<double>(name, tensor, out, std::identity{});
         default:
-          expect(false, "tensor \"", name, "\" is ", tensor.info, "; expected F16, BF16, F32 or F64");
+          expect(false, "tensor \"", shown(name), "\" is ", tensor.info, "; expected F16, BF16, F32 or F64");
       }
     } else {
       switch (tensor.info.dtype) {
@@ -155,7 +156,7 @@ class SafetensorsFile {
         case DType::i64:
           return convert<std::int64_t>(name, tensor, out, std::identity{});
         default:
-          expect(false, "tensor \"", name, "\" is ", tensor.info, "; expected an integer type");
+          expect(false, "tensor \"", shown(name), "\" is ", tensor.info, "; expected an integer type");
       }
     }
   }
@@ -194,6 +195,8 @@ class SafetensorsFile {
     read(reinterpret_cast<char*>(data_.data()), static_cast<std::size_t>(data_.size()));
   }
 
+  [[nodiscard]] static detail::Excerpt shown(std::string_view name) { return detail::excerpt(name, 120); }
+
   template <class... Parts>
   void expect(bool holds, Parts&&... parts) const {
     require<FileError>(holds, name_, ": ", std::forward<Parts>(parts)...);
@@ -201,7 +204,7 @@ class SafetensorsFile {
 
   [[nodiscard]] const Tensor& find(std::string_view name) const {
     const auto found = tensors_.find(name);
-    expect(found != tensors_.end(), "tensor \"", name, "\" is missing");
+    expect(found != tensors_.end(), "tensor \"", shown(name), "\" is missing");
     return found->second;
   }
 
@@ -214,12 +217,12 @@ class SafetensorsFile {
       std::memcpy(&stored, source, sizeof(Stored));
       const auto value = decode(stored);
       if constexpr (std::floating_point<T>) {
-        expect(detail::is_finite(value), "tensor \"", name, "\" element ", i, " is ", value,
+        expect(detail::is_finite(value), "tensor \"", shown(name), "\" element ", i, " is ", value,
                "; expected a finite number");
-        expect(std::abs(value) <= std::numeric_limits<T>::max(), "tensor \"", name, "\" element ", i, " is ", value,
-               "; expected a magnitude of at most ", std::numeric_limits<T>::max());
+        expect(std::abs(value) <= std::numeric_limits<T>::max(), "tensor \"", shown(name), "\" element ", i, " is ",
+               value, "; expected a magnitude of at most ", std::numeric_limits<T>::max());
       } else {
-        expect(std::in_range<T>(value), "tensor \"", name, "\" element ", i, " is ", +value, "; expected ",
+        expect(std::in_range<T>(value), "tensor \"", shown(name), "\" element ", i, " is ", +value, "; expected ",
                +std::numeric_limits<T>::min(), " to ", +std::numeric_limits<T>::max());
       }
       out[i] = static_cast<T>(value);

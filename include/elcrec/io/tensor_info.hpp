@@ -116,10 +116,11 @@ struct TensorInfo {
   /// As in "F32 [12101, 64]".
   friend std::ostream& operator<<(std::ostream& out, const TensorInfo& info) {
     out << name_of(info.dtype) << " [";
-    for (std::size_t i = 0; i < info.shape.size(); ++i) {
+    constexpr std::size_t most = 8;  // a file may give any number of extents
+    for (std::size_t i = 0; i < info.shape.size() && i < most; ++i) {
       out << (i == 0 ? "" : ", ") << info.shape[i];
     }
-    return out << ']';
+    return out << (info.shape.size() > most ? ", ...]" : "]");
   }
 };
 

@@ -135,6 +135,8 @@ struct ClusterLoss {
   Assignment assignment = Assignment::every;
   Pooling pooling = Pooling::mean;
 
+  [[nodiscard]] static bool reads_negatives() { return false; }
+
   void evaluate(auto& step) const {
     using T = typename std::remove_cvref_t<decltype(step)>::Scalar;
     using Lane = typename std::remove_cvref_t<decltype(step)>::Backend::Lane;

@@ -29,6 +29,8 @@ struct SequenceContrast {
   Pooling pooling = Pooling::mean;
   bool mask_false_negatives = false;  ///< users with the same target item are not negatives
 
+  [[nodiscard]] static bool reads_negatives() { return false; }
+
   void evaluate(auto& step) const {
     using T = typename std::remove_cvref_t<decltype(step)>::Scalar;
     using Lane = typename std::remove_cvref_t<decltype(step)>::Backend::Lane;
@@ -97,6 +99,8 @@ struct IntentContrast {
   [[nodiscard]] bool reads() const {
     return std::is_same_v<V, InputView> || std::is_same_v<V, AugmentedPair<>> == share_views;
   }
+
+  [[nodiscard]] static bool reads_negatives() { return false; }
 
   void evaluate(auto& step) const {
     if (share_views) {

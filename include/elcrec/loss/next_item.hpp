@@ -47,6 +47,8 @@ struct NextItemBy {
 
   double weight = 1.0;
 
+  [[nodiscard]] static bool reads_negatives() { return Loss != NextItemLoss::softmax; }
+
   void evaluate(auto& step) const {
     if constexpr (Loss == NextItemLoss::softmax) {
       evaluate_full_softmax<V>(step, weight, {}, step.loss(*this));
@@ -83,6 +85,8 @@ struct NextItem {
     return std::is_same_v<Source, PrefixView> == (samples == NextItemSamples::prefixes) &&
            (std::is_same_v<V, Source> || agrees());
   }
+
+  [[nodiscard]] bool reads_negatives() const { return loss != NextItemLoss::softmax; }
 
   void evaluate(auto& step) const {
     if (samples == NextItemSamples::positions) {

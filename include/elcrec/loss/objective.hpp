@@ -15,6 +15,7 @@ namespace elcrec::inline ELCREC_TARGET {
 /// - `reads<V>()`: whether, as it is set now, it reads view V (views that nobody reads are not built);
 /// - `predicts`: false in a loss that reads no targets, so that it may be evaluated on any view of any encoder; a loss
 ///   that does not say predicts;
+/// - `reads_negatives()`: whether it reads the sampled negatives of its views (where nobody does, none are drawn);
 /// - `evaluate(step)`: gets a train/training_pass.hpp TrainingPass, adds the unweighted loss to `step.loss(*this)` and
 ///   weight times its gradients to the encodings' dy, to the clusters' gradient and to the items' gradient.
 template <class O>
@@ -41,6 +42,16 @@ template <class V, Objective O>
     return false;
   } else if constexpr (requires { objective.template reads<V>(); }) {
     return objective.weight != 0 && objective.template reads<V>();
+  } else {
+    return objective.weight != 0;
+  }
+}
+
+/// Whether `objective` reads sampled negatives now. One that does not say may.
+template <Objective O>
+[[nodiscard]] bool reads_negatives(const O& objective) {
+  if constexpr (requires { objective.reads_negatives(); }) {
+    return objective.weight != 0 && objective.reads_negatives();
   } else {
     return objective.weight != 0;
   }

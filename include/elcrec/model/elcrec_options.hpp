@@ -14,6 +14,7 @@
 
 #include "elcrec/core/checked.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/loss/cluster_loss.hpp"
 #include "elcrec/loss/intent_contrastive.hpp"
@@ -147,7 +148,7 @@ void from_text(std::string_view option, std::string_view text, T& value) {
       }
       expected += (i > 0 ? " or " : "") + to_text(candidate);
     }
-    throw ArgumentError(message(option, ": found '", text, "', expected ", expected));
+    throw ArgumentError(message(option, ": found '", detail::excerpt(text), "', expected ", expected));
   } else {
     bool read = false;
     if constexpr (requires { std::from_chars(text.data(), text.data(), value); }) {
@@ -159,7 +160,7 @@ void from_text(std::string_view option, std::string_view text, T& value) {
       read = text.find_first_not_of("-+.0123456789eE") == text.npos && !text.starts_with('+') && in >> value &&
              in.peek() == std::char_traits<char>::eof();
     }
-    require(read, option, ": found '", text, "', expected ",
+    require(read, option, ": found '", detail::excerpt(text), "', expected ",
             std::is_floating_point_v<T> ? "a number" : "a whole number");
   }
 }
@@ -275,7 +276,7 @@ void visit_shapes(const ELCRecOptions& o, auto&& visitor) {
     o.intents = 512;
     o.trade_off = 1;
   } else {
-    require(name == "yelp", "preset: found '", name, "', expected best, beauty, sports, toys or yelp");
+    require(name == "yelp", "preset: found '", detail::excerpt(name), "', expected best, beauty, sports, toys or yelp");
     o.layers = 2;
   }
   return o;

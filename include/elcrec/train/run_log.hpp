@@ -1,12 +1,15 @@
 #pragma once
 
+#include <chrono>
 #include <cstdint>
-#include <cstdio>
 #include <filesystem>
 #include <fstream>
+#include <iomanip>
+#include <ios>
 #include <iostream>
 #include <ostream>
 #include <string>
+#include <system_error>
 
 #include <nlohmann/json.hpp>
 #include <unistd.h>
@@ -34,12 +37,18 @@ namespace elcrec::inline ELCREC_TARGET {
 }
 
 /// A callback for Trainer::fit that writes one JSON line an epoch: epoch, loss, each term, train_seconds,
-/// users_per_second, valid (its metrics), best_epoch, rss_mb. Appends, so that a resumed run continues its log.
+/// users_per_second, valid (its metrics), best_epoch, rss_mb. Appends, so that a resumed run continues its log; a last
+/// line that was cut gets its end first.
 class RunLog {
  public:
-  explicit RunLog(const std::filesystem::path& path) : path_(path), out_(path, std::ios::app) {
+  explicit RunLog(const std::filesystem::path& path) : path_(path) {
+    const bool cut = lacks_line_end(path);
+    out_.open(path, std::ios::app);
     require<FileError>(out_.is_open(), path.string(),
                        ": cannot be opened for appending, expected a writable file in an existing folder");
+    if (cut) {
+      out_ << '\n';
+    }
   }
 
   void operator()(const EpochReport& report) {
@@ -59,6 +68,16 @@ class RunLog {
   }
 
  private:
+  [[nodiscard]] static bool lacks_line_end(const std::filesystem::path& path) {
+    std::error_code ignored;
+    if (!std::filesystem::is_regular_file(path, ignored)) {
+      return false;
+    }
+    std::ifstream in(path, std::ios::binary);
+    in.seekg(-1, std::ios::end);  // fails in an empty file
+    return in.good() && in.get() != '\n';
+  }
+
   std::filesystem::path path_;
   std::ofstream out_;
 };
@@ -66,17 +85,32 @@ class RunLog {
 /// A callback that prints a readable line an epoch.
 [[nodiscard]] inline auto console_progress(std::ostream& out = std::cout) {
   return [&out](const EpochReport& report) {
-    char buffer[160];
-    std::snprintf(buffer, sizeof buffer, "epoch %3td/%td  loss %.4f", report.epoch, report.epochs, report.losses.total);
-    out << buffer;
+    const auto fixed = [](double value, int digits) { return message(std::fixed, std::setprecision(digits), value); };
+    std::string line =
+        message("epoch ", std::setw(3), report.epoch, '/', report.epochs, "  loss ", fixed(report.losses.total, 4));
     for (const auto& [name, value] : report.losses.terms) {
-      std::snprintf(buffer, sizeof buffer, "  %s %.4f", name.c_str(), value);
-      out << buffer;
+      line += message("  ", name, ' ', fixed(value, 4));
     }
-    std::snprintf(buffer, sizeof buffer, "  %.0f users/s  %.1f s left  valid HR@20 %.4f NDCG@20 %.4f%s",
-                  report.users_per_second, report.seconds_left, report.valid.hr(20), report.valid.ndcg(20),
-                  report.best ? "  *" : "");
-    out << buffer << std::endl;
+    line += message("  ", fixed(report.users_per_second, 0), " users/s  ", fixed(report.seconds_left, 1),
+                    " s left  valid HR@20 ", fixed(report.valid.hr(20), 4), " NDCG@20 ",
+                    fixed(report.valid.ndcg(20), 4), report.best ? "  *" : "");
+    out << line << std::endl;
+  };
+}
+
+/// A callback for KMeansOptions::progress: prints a line at the start, and then one a second.
+[[nodiscard]] inline auto console_k_means_progress(std::ostream& out = std::cout) {
+  return [&out, last = std::chrono::steady_clock::time_point()](const KMeansReport& report) mutable {
+    const auto now = std::chrono::steady_clock::now();
+    if (report.pass == 0) {
+      out << message("k-means: ", report.points, " users around ", report.centers, " centers, ", report.passes,
+                     " passes")
+          << std::endl;
+      last = now;
+    } else if (now - last >= std::chrono::seconds(1)) {
+      out << message("k-means: pass ", report.pass, '/', report.passes) << std::endl;
+      last = now;
+    }
   };
 }
 

@@ -12,6 +12,7 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -22,12 +23,14 @@
 
 #include "elcrec/cluster/k_means.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/finite.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/negative_sampler.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/eval/evaluate.hpp"
 #include "elcrec/io/checkpoint.hpp"
+#include "elcrec/loss/objective.hpp"
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/nn/sums_of_squares.hpp"
 #include "elcrec/optim/clip_gradients.hpp"
@@ -50,7 +53,7 @@ struct TrainerOptions {
   EvaluationOptions validation{};
   std::filesystem::path checkpoint{};       ///< where to save; empty for nowhere
   Index checkpoint_every = 1;               ///< epochs between saves (a better model and an interruption always save)
-  const std::atomic<bool>* stop = nullptr;  ///< when it turns true, training saves and ends at the next step
+  const std::atomic<bool>* stop = nullptr;  ///< when it turns true, training or k-means saves and ends at the next step
   std::function<void(const std::string&)> notice{};  ///< is told at once what becomes FitResult::note
 };
 
@@ -130,12 +133,13 @@ class Trainer {
     progress_ = saved.progress;
     ground_ = std::move(saved.ground);
     sums_ = std::move(saved.sums);
-    centers_started_ = true;
+    centers_started_ = progress_.step > 0;  // a run stopped before its first step finds the same centers again
   }
 
   /// Trains until an end of FitResult; calls each callback(EpochReport) after every epoch. Throws DivergenceError when
   /// a loss, a weight or a score is not finite: the model then holds the best weights so far, and the checkpoint on
-  /// disk is the last good one. Throws ArgumentError if k-means is to find more centers than there are users.
+  /// disk is the last good one. Throws ArgumentError if k-means is to find more centers than there are users, and,
+  /// where an objective reads negatives, if a user owns every item.
   ///
   /// A run goes on only on the same data: on others, or where a checkpoint does not say, the epoch under way begins
   /// anew. There, and under another validation protocol, the best weights are measured anew; both are noted. Throws
@@ -149,11 +153,16 @@ class Trainer {
             model_.item_count(), ", each of which needs an id in the file");
     check_centers(split);
     const std::string note = go_on_with(split);
-    if (!std::exchange(centers_started_, true) && options_.k_means_start) {
-      find_centers(split);
+    std::optional<UniformNegativeSampler> negatives;
+    if (reads_negatives_now()) {
+      negatives.emplace(split.dataset());
     }
-    const UniformNegativeSampler negatives(split.dataset());
     FitResult::End end = FitResult::End::epochs_done;
+    if (!centers_started_ && options_.k_means_start && !find_centers(split)) {
+      save(split);
+      return {FitResult::End::interrupted, progress_.epoch, progress_.best_epoch, progress_.best_ndcg, note};
+    }
+    centers_started_ = true;
     while (progress_.epoch < options_.epochs) {
       if (progress_.epoch - std::max(progress_.best_epoch, progress_.measured_anew) >= options_.patience) {
         end = FitResult::End::early_stop;
@@ -161,7 +170,7 @@ class Trainer {
       }
       const auto began = std::chrono::steady_clock::now();
       const Index first_batch = progress_.batch;
-      if (!train_epoch(split, negatives)) {
+      if (!train_epoch(split, negatives ? &*negatives : nullptr)) {
         save(split);
         end = FitResult::End::interrupted;
         break;
@@ -170,8 +179,8 @@ class Trainer {
       const EpochReport report = finish_epoch(split, seconds, first_batch);
       (callbacks(report), ...);
     }
-    if (end != FitResult::End::interrupted) {
-      end_with_best(split);
+    if (end != FitResult::End::interrupted && !end_with_best(split)) {
+      end = FitResult::End::interrupted;
     }
     return {end, progress_.epoch, progress_.best_epoch, progress_.best_ndcg, note};
   }
@@ -442,28 +451,42 @@ class Trainer {
 
   void check_centers(const LeaveOneOut& split) const {
     if constexpr (Model::has_clusters) {
-      require((!options_.k_means_start && !options_.k_means_end) || model_.clusters.count() <= split.user_count(),
+      const bool k_means_comes = (options_.k_means_start && !centers_started_) || options_.k_means_end;
+      require(!k_means_comes || model_.clusters.count() <= split.user_count(),
               "intents: found K = ", model_.clusters.count(), " for ", split.user_count(),
               " users, expected at most one for each user");
     }
   }
 
-  /// The best weights go into the model, with centers of their own if these come last.
-  void end_with_best(const LeaveOneOut& split) {
+  [[nodiscard]] bool reads_negatives_now() const {
+    return std::apply([](const auto&... objective) { return (reads_negatives(objective) || ...); }, model_.objectives);
+  }
+
+  [[nodiscard]] bool stop_requested() const { return options_.stop != nullptr && options_.stop->load(); }
+
+  /// The best weights go into the model, with centers of their own if these come last. False when those were
+  /// interrupted: the model then holds the last weights.
+  bool end_with_best(const LeaveOneOut& split) {
+    bool complete = true;
     if (options_.k_means_end) {
       Weights last;
       snapshot(last);
       restore(best_);
-      find_centers(split);
-      snapshot(best_);
+      complete = find_centers(split);
+      if (complete) {
+        snapshot(best_);
+      }
       restore(last);  // what a resumption with more epochs goes on from
       save(split);
     }
-    restore(best_);
+    if (complete) {
+      restore(best_);
+    }
+    return complete;
   }
 
-  /// Centers by k-means over the users' pooled encodings.
-  void find_centers(const LeaveOneOut& split) {
+  /// Centers by k-means over the users' pooled encodings. False when interrupted.
+  bool find_centers(const LeaveOneOut& split) {
     if constexpr (Model::has_clusters) {
       const Index n = split.user_count();
       auto& clusters = model_.clusters;
@@ -472,6 +495,9 @@ class Trainer {
       model_.backend().parallel_for((n + block - 1) / block, [&](Lane& lane, Index b) {
         const Index first = b * block;
         const Index last = std::min(n, first + block);
+        if (stop_requested()) {
+          return;
+        }
         TokenBatch batch;
         batch.start(model_.max_length(), model_.padding);
         for (Index user = first; user < last; ++user) {
@@ -483,10 +509,15 @@ class Trainer {
       });
       KMeansOptions k_means_options = options_.k_means;
       k_means_options.seed = options_.seed;
+      k_means_options.stop = options_.stop;
       k_means(model_.backend(), MatrixView<const Scalar>(users.view()), k_means_options,
               MatrixView<Scalar>(clusters.centers()));
+      if (stop_requested()) {
+        return false;
+      }
       model_.backend().parallel_for(1, [&](Lane& lane, Index) { clusters.project(lane); });
     }
+    return true;
   }
 
   [[nodiscard]] Index batches_of(Index users) const { return 1 + (users - 1) / options_.batch_size; }
@@ -500,7 +531,7 @@ class Trainer {
   }
 
   /// The rest of the epoch under way. False when it was interrupted.
-  bool train_epoch(const LeaveOneOut& split, const UniformNegativeSampler& negatives) {
+  bool train_epoch(const LeaveOneOut& split, const UniformNegativeSampler* negatives) {
     std::vector<Index> order(static_cast<std::size_t>(split.user_count()));
     std::iota(order.begin(), order.end(), Index{0});
     RandomEngine({options_.seed, static_cast<std::uint32_t>(progress_.epoch),
@@ -514,14 +545,14 @@ class Trainer {
       const auto users = slice(std::span<const Index>(order), first,
                                first + std::min(split.user_count() - first, options_.batch_size));
       auto& batches = batches_[step % 2];
-      batches.build(model_, {&split, &negatives, options_.seed, step}, users);
+      batches.build(model_, {&split, negatives, options_.seed, step}, users);
       pass_.upload(batches);
     };
     if (progress_.batch < batches_of(split)) {
       prepare(progress_.batch, progress_.step);
     }
     while (progress_.batch < batches_of(split)) {
-      if (options_.stop != nullptr && options_.stop->load()) {
+      if (stop_requested()) {
         return false;
       }
       pass_.start(options_.seed, progress_.step);
