@@ -15,7 +15,7 @@
 #include <map>
 #include <span>
 #include <string>
-#include <utility>
+#include <system_error>
 #include <vector>
 
 #include <unistd.h>
@@ -85,12 +85,23 @@ elcrec::TrainerOptions options(const std::atomic<bool>& stop) {
   return {.epochs = 3, .batch_size = 2, .k_means = {.iterations = 1, .restarts = 1}, .stop = &stop};
 }
 
-/// In memory where there is a file system for that.
-std::filesystem::path place() {
-  const std::filesystem::path memory = "/dev/shm";
-  const auto folder = std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
-  return folder / ("elcrec_fuzz_resume_" + std::to_string(::getpid()) + ".safetensors");
-}
+/// A file that is gone at the end, in memory where there is a file system for that.
+struct Place {
+  std::filesystem::path path = choose();
+  Place() = default;
+  Place(const Place&) = delete;
+  Place& operator=(const Place&) = delete;
+  ~Place() {
+    std::error_code ignored;
+    std::filesystem::remove(path, ignored);
+  }
+
+  static std::filesystem::path choose() {
+    const std::filesystem::path memory = "/dev/shm";
+    const auto folder = std::filesystem::is_directory(memory) ? memory : std::filesystem::temp_directory_path();
+    return folder / ("elcrec_fuzz_resume_" + std::to_string(::getpid()) + ".safetensors");
+  }
+};
 
 struct Tensor {
   std::string name;
@@ -139,15 +150,13 @@ struct Parts {
 /// One epoch and one batch of the next, trained once.
 const Parts& original() {
   static const Parts parts = [] {
-    const auto path = place();
+    const Place place;
     std::atomic<bool> stop{false};
     auto o = options(stop);
-    o.checkpoint = path;
+    o.checkpoint = place.path;
     Model model = make_model();
     elcrec::Trainer(model, Countdown{{}, &stop, 4}, o).fit(make_split(6, 1));
-    Parts read(path);
-    std::filesystem::remove(path);
-    return read;
+    return Parts(place.path);
   }();
   return parts;
 }
@@ -245,7 +254,6 @@ void require_sane(bool holds) {
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const auto path = place();
   static const std::array splits{make_split(6, 1), make_split(6, 3), make_split(2, 1), make_split(9, 1)};
   Input input(std::span(data, size));
   Parts parts = original();
@@ -260,8 +268,9 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   const std::vector<float> before = weights(model);
   elcrec::Trainer trainer(model, Countdown{{}, &stop, steps}, options(stop));
   try {
-    parts.write(path);
-    trainer.resume(path);
+    const Place place;
+    parts.write(place.path);
+    trainer.resume(place.path);
   } catch (const elcrec::Error&) {
     require_sane(weights(model) == before && trainer.epoch() == 0);
     return 0;
