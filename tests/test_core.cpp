@@ -482,7 +482,7 @@ TEST_CASE("A fingerprint changes with every bit, with the order and with where c
     return fingerprint.value();
   };
   using elcrec::Fingerprint;
-  std::vector<std::uint64_t> words{1, 2, 3, 0xFFFFFFFFFFFFFFFFU};
+  std::vector<std::uint64_t> words{1, 2, 3, 0xFFFFFFFFFFFFFFFFU, 4, 4, 0, 0, 5, 6, 7};
   const auto whole = Fingerprint().add(std::span<const std::uint64_t>(words)).value();
   for (auto& word : words) {
     for (int bit = 0; bit < 64; ++bit) {

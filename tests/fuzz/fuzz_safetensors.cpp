@@ -29,7 +29,7 @@ void read_as(const elcrec::SafetensorsFile& file, const std::string& name) {
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
   const std::span<const std::byte> bytes = std::as_bytes(std::span(data, size));
   try {
-    const auto file = elcrec::SafetensorsFile::parse({bytes.begin(), bytes.end()}, "fuzz");
+    const auto file = elcrec::SafetensorsFile::parse(bytes, "fuzz");
     for (const std::string& name : file.names()) {
       read_as<float>(file, name);
       read_as<double>(file, name);

@@ -13,6 +13,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <memory>
 #include <span>
 #include <string>
 #include <string_view>
@@ -21,7 +22,6 @@
 #include <utility>
 #include <vector>
 
-#include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
@@ -107,7 +107,7 @@ class SafetensorsFile {
   /// visitor(name, info, bytes) for the tensors in the order of their names.
   void visit_tensors(auto&& visitor) const {
     for (const auto& [name, tensor] : tensors_) {
-      visitor(name, tensor.info, std::span(data_.data() + tensor.begin, data_.data() + tensor.end));
+      visitor(name, tensor.info, std::span(data_.get() + tensor.begin, data_.get() + tensor.end));
     }
   }
 
@@ -191,8 +191,10 @@ class SafetensorsFile {
     }
     metadata_ = std::move(header.metadata);
     tensors_ = std::move(header.tensors);
-    data_ = {static_cast<Index>(size - length), HostBuffer<std::byte>::Uninitialised{}};
-    read(reinterpret_cast<char*>(data_.data()), static_cast<std::size_t>(data_.size()));
+    const auto data_size = static_cast<std::size_t>(size - length);
+    const std::shared_ptr<std::byte[]> data(new std::byte[data_size]);  // not initialised
+    read(reinterpret_cast<char*>(data.get()), data_size);
+    data_ = data;
   }
 
   [[nodiscard]] static detail::Excerpt shown(std::string_view name) { return detail::excerpt(name, 120); }
@@ -211,7 +213,7 @@ class SafetensorsFile {
   // The tensors need not be aligned in memory, hence memcpy.
   template <class Stored, class T, class Decode>
   void convert(std::string_view name, const Tensor& tensor, std::span<T> out, Decode decode) const {
-    const std::byte* source = data_.data() + tensor.begin;
+    const std::byte* source = data_.get() + tensor.begin;
     for (std::size_t i = 0; i < out.size(); ++i, source += sizeof(Stored)) {
       Stored stored;
       std::memcpy(&stored, source, sizeof(Stored));
@@ -230,7 +232,7 @@ class SafetensorsFile {
   }
 
   std::string name_;
-  HostBuffer<std::byte> data_;
+  std::shared_ptr<const std::byte[]> data_;  // of all copies
   std::map<std::string, std::string> metadata_;
   std::map<std::string, Tensor, std::less<>> tensors_;
 };
