@@ -3,6 +3,12 @@ JOBS ?= $(shell cmake/jobs.sh)
 CMAKE_ARGS ?=
 MAKEFLAGS += --no-print-directory
 
+# Tests run in folders of their own, where a relative path would lead elsewhere.
+ifneq ($(ELCREC_DATA_DIR),)
+override ELCREC_DATA_DIR := $(if $(filter /%,$(firstword $(ELCREC_DATA_DIR))),,$(CURDIR)/)$(ELCREC_DATA_DIR)
+export ELCREC_DATA_DIR
+endif
+
 # ThreadSanitizer of older compilers cannot start when the kernel randomises addresses with many bits.
 FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 CLANG := $(firstword $(shell command -v clang++-14) $(shell command -v clang++))
@@ -12,7 +18,7 @@ CLANG := $(firstword $(shell command -v clang++-14) $(shell command -v clang++))
 
 help:
 	@echo "make demo [DATA=Beauty.txt]  build, train on built-in data (or the file), recommend"
-	@echo "make test                    build and run all tests"
+	@echo "make test [ELCREC_DATA_DIR=../shared]  build and run all tests, on the real data there too"
 	@echo "make bench                   build and run the benchmarks; build/bench.json, see benchmarks/compare.py"
 	@echo "make bench-peers [DATA=...]  the same jobs in PyTorch, ONNX Runtime and Faiss, in turn with ours"
 	@echo "make results                 RESULTS.md and its figures from the rows in benchmarks/results"

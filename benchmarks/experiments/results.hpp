@@ -1,10 +1,13 @@
 #pragma once
 
 #include <algorithm>
+#include <cstddef>
 #include <filesystem>
 #include <fstream>
+#include <istream>
 #include <string>
 #include <utility>
+#include <vector>
 
 #include "json_lines.hpp"
 #include "run.hpp"
@@ -40,6 +43,13 @@ namespace experiments {
 class Results {
  public:
   explicit Results(const std::filesystem::path& path) : path_(path), file_(read_json_lines(path, fault_of_row)) {}
+
+  /// Of a text that errors call `name`: to be read only.
+  Results(std::istream& in, const std::string& name) : file_(read_json_lines(in, name, fault_of_row)) {}
+
+  [[nodiscard]] const std::vector<ordered_json>& rows() const { return file_.lines; }
+  /// Of the rows; a cut line is left out.
+  [[nodiscard]] std::size_t bytes() const { return file_.bytes; }
 
   /// The row of a run with the same data set and options, whatever it was for; null if there is none.
   [[nodiscard]] const ordered_json* find(const Run& run) const {
