@@ -60,6 +60,7 @@ class Train {
     const elcrec::StopSignal stop;
     auto options = trainer_options(plan.run, plan.model.seed, stop.requested());
     options.checkpoint = out_;
+    options.notice = [this](const std::string& what) { common_.progress() << what << std::endl; };
     options.k_means.progress = elcrec::console_k_means_progress(common_.progress());
     elcrec::Trainer trainer(model, optimizer(plan.run), options);
     if (resume_) {

@@ -11,6 +11,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -18,6 +19,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/fingerprint.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/data/item_map.hpp"
 #include "elcrec/io/safetensors.hpp"
 #include "elcrec/model/elcrec.hpp"
@@ -76,12 +78,12 @@ inline void verify_checksums(const SafetensorsFile& file) {
                      "', expected both or none");
   const std::string metadata_now = detail::checksum_of(metadata);
   require<FileError>(metadata_now == of_metadata->second, file.name(), ": metadata: found checksum ", metadata_now,
-                     ", expected '", metadata_checksum, "' ", of_metadata->second,
+                     ", expected '", metadata_checksum, "' ", detail::excerpt(of_metadata->second),
                      ": the file is damaged, or its metadata were edited. To load it as it is, remove '",
                      metadata_checksum, "' and '", tensors_checksum, "' from the metadata");
   const std::string tensors_now = detail::checksum_of_tensors(file);
   require<FileError>(tensors_now == of_tensors->second, file.name(), ": tensors: found checksum ", tensors_now,
-                     ", expected '", tensors_checksum, "' ", of_tensors->second,
+                     ", expected '", tensors_checksum, "' ", detail::excerpt(of_tensors->second),
                      ": the file is damaged, or its tensors were changed");
 }
 
@@ -97,11 +99,17 @@ class CheckpointWriter {
  public:
   void metadata(const std::string& key, const std::string& value) { writer_.metadata(key, value); }
 
-  /// Copies backend memory.
+  /// Copies backend memory. Throws DivergenceError, naming the tensor, for a number that is not finite: no such file
+  /// could be loaded.
   template <class B, class T>
   void add(const B& backend, std::string name, std::vector<Index> shape, std::span<const T> values) {
     auto host = std::make_shared<std::vector<T>>(values.size());
     backend.template copy<T>(values, std::span<T>(*host));
+    if constexpr (std::is_floating_point_v<T>) {
+      require<DivergenceError>(std::all_of(host->begin(), host->end(), [](T value) { return is_finite(value); }),
+                               "checkpoint: tensor '", name,
+                               "' holds numbers that are not finite; expected finite ones");
+    }
     writer_.add<T>(std::move(name), std::move(shape), std::span<const T>(*host));
     kept_.push_back(std::move(host));
   }
@@ -165,8 +173,8 @@ class ExpectedTensors {
   void nothing_else() const {
     for (const auto& name : file_.names()) {
       require<FileError>(name == item_ids_tensor || name.starts_with(training_prefix) || names_.contains(name), path_,
-                         ": found tensor '", name, "', expected only the model's parameters (", names_.size(),
-                         " of them)");
+                         ": found tensor '", excerpt(name, 120), "', expected only the model's parameters (",
+                         names_.size(), " of them)");
     }
   }
 

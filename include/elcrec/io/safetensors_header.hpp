@@ -16,6 +16,7 @@
 #include <nlohmann/json.hpp>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
@@ -64,7 +65,7 @@ class SafetensorsHeader {
 
   bool number_unsigned(number_unsigned_t v) {
     if (place_ == Place::shape && std::in_range<Index>(v)) {
-      expect(tensor_.info.shape.size() < safetensors_rank_limit, "tensor \"", key_, "\" has more than ",
+      expect(tensor_.info.shape.size() < safetensors_rank_limit, "tensor \"", shown(key_), "\" has more than ",
              safetensors_rank_limit, " extents");
       tensor_.info.shape.push_back(static_cast<Index>(v));
       return true;
@@ -82,7 +83,7 @@ class SafetensorsHeader {
       metadata[key_] = std::move(text);
     } else if (place_ == Place::tensor && member_ == Member::dtype) {
       const std::optional<DType> dtype = dtype_named(text);
-      expect(dtype.has_value(), "tensor \"", key_, "\" has the unknown dtype \"", text,
+      expect(dtype.has_value(), "tensor \"", shown(key_), "\" has the unknown dtype \"", shown(text),
              "\"; expected one of the format's, such as F32");
       tensor_.info.dtype = *dtype;
     } else {
@@ -146,7 +147,9 @@ class SafetensorsHeader {
   }
 
   bool key(string_t& text) {
-    const auto once = [&](bool first) { expect(first, "header has the key \"", text, "\" twice; expected it once"); };
+    const auto once = [&](bool first) {
+      expect(first, "header has the key \"", shown(text), "\" twice; expected it once");
+    };
     if (place_ == Place::file) {
       once(!tensors.contains(text) && (text != metadata_key || !std::exchange(has_metadata_, true)));
       expect(tensors.size() < safetensors_entry_limit, "header has more than ", safetensors_entry_limit, " tensors");
@@ -169,12 +172,14 @@ class SafetensorsHeader {
   }
 
   bool parse_error(std::size_t, const std::string&, const json::exception& e) {
-    throw FileError(message(name_, ": header is not valid JSON: ", e.what()));
+    throw FileError(message(name_, ": header is not valid JSON: ", excerpt(e.what(), 200)));
   }
 
  private:
   enum class Place { outside, file, metadata, tensor, shape, offsets, skipped };
   enum class Member { dtype, shape, data_offsets, other };
+
+  [[nodiscard]] static Excerpt shown(std::string_view name) { return excerpt(name, 120); }
 
   template <class... Parts>
   void expect(bool holds, Parts&&... parts) const {
@@ -194,19 +199,19 @@ class SafetensorsHeader {
         break;
       case Place::file:
         expect(key_ != metadata_key, "__metadata__ is of type ", type, "; expected an object of strings");
-        expect(false, "tensor \"", key_, "\" is of type ", type,
+        expect(false, "tensor \"", shown(key_), "\" is of type ", type,
                "; expected an object with dtype, shape and data_offsets");
         break;
       case Place::metadata:
-        expect(false, "__metadata__ \"", key_, "\" is of type ", type, "; expected a string");
+        expect(false, "__metadata__ \"", shown(key_), "\" is of type ", type, "; expected a string");
         break;
       case Place::tensor:
-        expect(member_ == Member::other, "tensor \"", key_, "\" has ", name_of(member_), " of type ", type,
+        expect(member_ == Member::other, "tensor \"", shown(key_), "\" has ", name_of(member_), " of type ", type,
                "; expected ", expected_of(member_));
         break;
       case Place::shape:
-        expect(false, "tensor \"", key_, "\" has the extent ", text, "; expected a whole number from 0 to ",
-               std::numeric_limits<Index>::max());
+        expect(false, "tensor \"", shown(key_), "\" has the extent ", excerpt(text),
+               "; expected a whole number from 0 to ", std::numeric_limits<Index>::max());
         break;
       case Place::offsets:
         expect(false, malformed_offsets());
@@ -223,7 +228,7 @@ class SafetensorsHeader {
                                      : "an array of two offsets";
   }
   [[nodiscard]] std::string malformed_offsets() const {
-    return message("tensor \"", key_, "\" has malformed data_offsets; expected two whole numbers [begin, end]");
+    return message("tensor \"", shown(key_), "\" has malformed data_offsets; expected two whole numbers [begin, end]");
   }
 
   void enter() const { expect(open_.size() < max_depth, "header nests deeper than ", max_depth, " levels"); }
@@ -236,17 +241,17 @@ class SafetensorsHeader {
 
   void add_tensor() {
     for (const Member member : {Member::dtype, Member::shape, Member::data_offsets}) {
-      expect(seen_.contains(member), "tensor \"", key_, "\" has no ", name_of(member), "; expected ",
+      expect(seen_.contains(member), "tensor \"", shown(key_), "\" has no ", name_of(member), "; expected ",
              expected_of(member));
     }
     const auto& [info, begin, end] = tensor_;
     const std::optional<Index> elements = info.elements();
-    expect(elements.has_value(), "tensor \"", key_, "\" is ", info, "; expected fewer than 2^63 bytes");
-    expect(begin <= end && end <= data_size_, "tensor \"", key_, "\" has data_offsets [", begin, ", ", end,
+    expect(elements.has_value(), "tensor \"", shown(key_), "\" is ", info, "; expected fewer than 2^63 bytes");
+    expect(begin <= end && end <= data_size_, "tensor \"", shown(key_), "\" has data_offsets [", begin, ", ", end,
            "]; expected a range within the ", data_size_, " bytes of data");
     const Index size = *elements * size_of(info.dtype);
-    expect(std::cmp_equal(end - begin, size), "tensor \"", key_, "\" has data_offsets [", begin, ", ", end, "], ",
-           end - begin, " bytes; expected ", size, " bytes for ", info);
+    expect(std::cmp_equal(end - begin, size), "tensor \"", shown(key_), "\" has data_offsets [", begin, ", ", end,
+           "], ", end - begin, " bytes; expected ", size, " bytes for ", info);
     tensors.emplace(key_, std::move(tensor_));
   }
 
@@ -262,7 +267,7 @@ class SafetensorsHeader {
     });
     std::uint64_t end = 0;
     for (const Entry* entry : entries) {
-      expect(entry->second.begin == end, "tensor \"", entry->first, "\" begins at byte ", entry->second.begin,
+      expect(entry->second.begin == end, "tensor \"", shown(entry->first), "\" begins at byte ", entry->second.begin,
              "; expected ", end, ", where the tensor before it ends (an ",
              entry->second.begin < end ? "overlap)" : "unused range)");
       end = entry->second.end;

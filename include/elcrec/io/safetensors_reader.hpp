@@ -24,6 +24,7 @@
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
+#include "elcrec/core/finite.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/io/safetensors_header.hpp"
 #include "elcrec/io/tensor_info.hpp"
@@ -49,14 +50,6 @@ static_assert(std::endian::native == std::endian::little, "safetensors are littl
 
 [[nodiscard]] inline float bfloat16_to_float(std::uint16_t bits) {
   return std::bit_cast<float>(std::uint32_t{bits} << 16);
-}
-
-// On the bits: std::isfinite is constant under a host's -ffast-math.
-template <std::floating_point T>
-[[nodiscard]] bool is_finite(T value) {
-  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
-  constexpr auto exponent = std::bit_cast<Bits>(std::numeric_limits<T>::infinity());
-  return (std::bit_cast<Bits>(value) & exponent) != exponent;
 }
 
 }  // namespace detail
@@ -219,7 +212,7 @@ class SafetensorsFile {
       std::memcpy(&stored, source, sizeof(Stored));
       const auto value = decode(stored);
       if constexpr (std::floating_point<T>) {
-        expect(detail::is_finite(value), "tensor \"", shown(name), "\" element ", i, " is ", value,
+        expect(is_finite(value), "tensor \"", shown(name), "\" element ", i, " is ", value,
                "; expected a finite number");
         expect(std::abs(value) <= std::numeric_limits<T>::max(), "tensor \"", shown(name), "\" element ", i, " is ",
                value, "; expected a magnitude of at most ", std::numeric_limits<T>::max());

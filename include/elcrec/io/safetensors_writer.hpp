@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -14,8 +15,10 @@
 #include <nlohmann/json.hpp>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/io/atomic_file.hpp"
+#include "elcrec/io/json_object.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -57,7 +60,6 @@ class SafetensorsWriter {
       require(count <= detail::safetensors_entry_limit, path.string(), ": found ", count, ' ', kind,
               ", expected at most ", detail::safetensors_entry_limit);
     }
-    using Entry = std::pair<const std::string, Tensor>;
     std::vector<const Entry*> entries;
     for (const Entry& entry : tensors_) {
       entries.push_back(&entry);
@@ -66,23 +68,11 @@ class SafetensorsWriter {
       return size_of(a->second.info.dtype) > size_of(b->second.info.dtype);
     });
 
-    nlohmann::ordered_json header = nlohmann::ordered_json::object();
-    if (!metadata_.empty()) {
-      header["__metadata__"] = metadata_;
-    }
     std::vector<std::span<const std::byte>> pieces(2);
-    std::uint64_t offset = 0;
     for (const Entry* entry : entries) {
-      const auto& [name, tensor] = *entry;
-      const std::uint64_t end = offset + tensor.data.size();
-      header[name] = {{"dtype", name_of(tensor.info.dtype)},
-                      {"shape", tensor.info.shape},
-                      {"data_offsets", std::vector<std::uint64_t>{offset, end}}};
-      pieces.push_back(tensor.data);
-      offset = end;
+      pieces.push_back(entry->second.data);
     }
-
-    std::string text = serialised(header, path);
+    std::string text = header_of(entries, path);
     text.resize((text.size() + 7) / 8 * 8, ' ');
     require(text.size() <= detail::safetensors_header_limit, path.string(), ": header would be ", text.size(),
             " bytes; expected at most ", detail::safetensors_header_limit);
@@ -97,12 +87,33 @@ class SafetensorsWriter {
     TensorInfo info;
     std::span<const std::byte> data;
   };
+  using Entry = std::pair<const std::string, Tensor>;
 
-  [[nodiscard]] static std::string serialised(const nlohmann::ordered_json& header, const std::filesystem::path& path) {
+  [[nodiscard]] std::string header_of(std::span<const Entry* const> entries, const std::filesystem::path& path) const {
     try {
-      return header.dump();
-    } catch (const nlohmann::ordered_json::exception& e) {
-      throw ArgumentError(message(path.string(), ": tensor names and metadata must be UTF-8: ", e.what()));
+      JsonObject header;
+      if (!metadata_.empty()) {
+        JsonObject metadata;
+        for (const auto& [key, value] : metadata_) {
+          metadata.add(key, value);
+        }
+        header.add("__metadata__", metadata);
+      }
+      std::uint64_t offset = 0;
+      for (const Entry* entry : entries) {
+        const auto& [name, tensor] = *entry;
+        const std::array<std::uint64_t, 2> range{offset, offset + tensor.data.size()};
+        JsonObject description;
+        description.add("dtype", name_of(tensor.info.dtype));
+        description.add("shape", std::span<const Index>(tensor.info.shape));
+        description.add("data_offsets", std::span<const std::uint64_t>(range));
+        header.add(name, description);
+        offset = range[1];
+      }
+      return header.text();
+    } catch (const nlohmann::json::exception& e) {
+      throw ArgumentError(
+          message(path.string(), ": tensor names and metadata must be UTF-8: ", detail::excerpt(e.what(), 200)));
     }
   }
 

@@ -11,6 +11,7 @@
 #include "elcrec/core/operations.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/model/sequential_model.hpp"
+#include "elcrec/nn/sums_of_squares.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -106,7 +107,9 @@ class Recommender {
     Index k = 0;
   };
 
+  /// Throws DivergenceError if the model holds numbers that are not finite.
   explicit Recommender(const Model& model, ScoreTable table = ScoreTable::compact) : model_(model) {
+    require_finite(model.backend(), model, "recommender");
     if constexpr (has_index) {
       if (table == ScoreTable::compact) {
         index_ = ItemIndex(model.items());

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/io/json_object.hpp"
 #include "elcrec/train/trainer.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -52,18 +53,18 @@ class RunLog {
   }
 
   void operator()(const EpochReport& report) {
-    nlohmann::ordered_json line;
-    line["epoch"] = report.epoch;
-    line["loss"] = report.losses.total;
+    JsonObject line;
+    line.add("epoch", report.epoch).add("loss", report.losses.total);
     for (const auto& [name, value] : report.losses.terms) {
-      line[name] = value;
+      line.add(name, value);
     }
-    line["train_seconds"] = report.train_seconds;
-    line["users_per_second"] = report.users_per_second;
-    line["valid"] = to_json(report.valid);
-    line["best_epoch"] = report.best_epoch;
-    line["rss_mb"] = resident_megabytes();
-    out_ << line.dump() << std::endl;
+    line.add("train_seconds", report.train_seconds).add("users_per_second", report.users_per_second);
+    JsonObject valid;
+    for (const auto& [name, value] : report.valid.values()) {
+      valid.add(name, value);
+    }
+    line.add("valid", valid).add("best_epoch", report.best_epoch).add("rss_mb", resident_megabytes());
+    out_ << line.text() << std::endl;
     require<FileError>(out_.good(), path_.string(), ": could not be written, expected room for another line");
   }
 

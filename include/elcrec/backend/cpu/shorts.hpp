@@ -21,7 +21,7 @@ inline Shorts broadcast_short(std::int16_t a) { return _mm512_set1_epi16(a); }
 inline Bytes load_bytes(const void* p) { return _mm512_loadu_si512(p); }
 inline Shorts load_shorts(const std::int16_t* p) { return _mm512_loadu_si512(p); }
 inline void store_shorts(std::int16_t* p, Shorts v) { _mm512_storeu_si512(p, v); }
-inline void hold(Bytes& v) { asm("" : "+v"(v)); }
+inline void hold(Bytes& v) { settle(v); }
 inline Shorts add_pair_products(Shorts sum, Bytes u, Bytes s) {
   return _mm512_add_epi16(sum, _mm512_maddubs_epi16(u, s));
 }
@@ -43,7 +43,7 @@ inline Bytes load_bytes(const void* p) { return _mm256_loadu_si256(static_cast<c
 inline Shorts load_shorts(const std::int16_t* p) { return _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p)); }
 inline void store_shorts(std::int16_t* p, Shorts v) { _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), v); }
 /// Has v in a register from here on: compilers would read it from memory again for each of its uses.
-inline void hold(Bytes& v) { asm("" : "+x"(v)); }
+inline void hold(Bytes& v) { settle(v); }
 /// sum_i + u_2i s_2i + u_2i+1 s_2i+1, u unsigned and s signed. The two products together must fit 16 bits.
 inline Shorts add_pair_products(Shorts sum, Bytes u, Bytes s) {
   return _mm256_add_epi16(sum, _mm256_maddubs_epi16(u, s));
