@@ -123,6 +123,12 @@ inline void print_metrics(std::ostream& out, const std::vector<std::pair<std::st
 /// text.
 template <class Run>
 [[nodiscard]] int run_program(const char* name, const std::string& description, Run run) {
+  // nlohmann/json allocates in destructors: where there is no memory left, they end the process.
+  std::set_terminate([] {
+    constexpr std::string_view said = "the program ended without room to say why: memory ran out\n";
+    [[maybe_unused]] const auto written = ::write(STDERR_FILENO, said.data(), said.size());
+    ::_exit(1);
+  });
   try {
     CLI::App app(description);
     app.failure_message([](const CLI::App* failed, const CLI::Error& error) {
@@ -134,6 +140,9 @@ template <class Run>
     } catch (const CLI::ParseError& error) {
       return app.exit(error) == 0 ? 0 : 2;
     }
+  } catch (const std::bad_alloc&) {
+    std::cerr << name << ": memory ran out; smaller data, --hidden, --batch-size or --intents take less\n";
+    return 1;
   } catch (const std::exception& error) {
     std::cerr << name << ": " << elcrec::detail::printable(error.what()) << '\n';
     return 1;

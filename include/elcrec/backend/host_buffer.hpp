@@ -13,6 +13,7 @@
 #endif
 
 #include "elcrec/core/checked.hpp"
+#include "elcrec/core/memory.hpp"
 #include "elcrec/core/types.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -61,7 +62,11 @@ class HostBuffer {
     constexpr std::size_t huge_page = std::size_t{1} << 21;
     const bool huge = bytes >= huge_page;
     const std::align_val_t alignment_of{huge ? huge_page : alignment};
-    Pointer p(static_cast<T*>(::operator new(bytes, alignment_of)), Free{alignment_of});
+    void* const memory = ::operator new(bytes, alignment_of, std::nothrow);
+    if (memory == nullptr) {
+      throw NoRoom(bytes);
+    }
+    Pointer p(static_cast<T*>(memory), Free{alignment_of});
 #if defined(__linux__)
     if (huge) {
       ::madvise(p.get(), bytes / huge_page * huge_page, MADV_HUGEPAGE);  // advice: where it is refused nothing changes

@@ -6,6 +6,7 @@
 #include "elcrec/core/checked.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/memory.hpp"
 #include "elcrec/nn/parameter.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -22,7 +23,8 @@ class LearnableClusters {
 
   /// Centers start as random directions; see k_means for a better start. `hidden` is the width of a user embedding.
   LearnableClusters(const B& backend, Index count, Index hidden, std::uint64_t seed = 0)
-      : centers_(backend, checked(count, hidden), hidden) {
+      : centers_(in_memory_for(message("cluster centers, ", count, " x ", hidden), "a smaller `intents`",
+                               [&] { return Matrix<B, K, D>(backend, checked(count, hidden), hidden); })) {
     constexpr std::uint32_t which = 0xFFFF;
     initialise_normal(backend, seed, which, 1.0, centers_.view());
     backend.parallel_for(1, [this](Lane& lane, Index) { project(lane); });

@@ -30,6 +30,12 @@ class ArgumentError : public Error {
   using Error::Error;
 };
 
+/// Memory does not suffice.
+class MemoryError : public Error {
+ public:
+  using Error::Error;
+};
+
 /// Training produced a value that is not finite.
 class DivergenceError : public Error {
  public:

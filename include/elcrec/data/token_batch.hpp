@@ -1,6 +1,7 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -107,7 +108,7 @@ class TokenBatch {
     }
   }
 
-  [[nodiscard]] Index sequences() const { return static_cast<Index>(offsets_.size()) - 1; }
+  [[nodiscard]] Index sequences() const { return offsets_.empty() ? 0 : static_cast<Index>(offsets_.size()) - 1; }
   [[nodiscard]] Index tokens() const { return static_cast<Index>(items_.size()); }
 
   /// Valid until the batch changes.
@@ -116,8 +117,8 @@ class TokenBatch {
     v.max_length = max_length_;
     v.longest = longest_;
     v.token_count = tokens();
-    v.offsets = offsets_;
-    v.host_offsets = offsets_;
+    v.offsets = offsets_.empty() ? std::span(no_sequences) : std::span(offsets_);
+    v.host_offsets = v.offsets;
     v.items = items_;
     v.positions = positions_;
     v.targets = has_targets_ ? std::span(targets_) : std::span<const ItemId>{};
@@ -145,12 +146,14 @@ class TokenBatch {
 
   static constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max();
 
+  static constexpr std::array<std::int32_t, 1> no_sequences{0};
+
   Index max_length_ = 1;
   Padding padding_ = Padding::masked;
   Index longest_ = 0;
   bool has_targets_ = false;
   bool has_negatives_ = false;
-  std::vector<std::int32_t> offsets_{0};
+  std::vector<std::int32_t> offsets_;  // empty as long as nothing was added: a new batch allocates nothing
   std::vector<std::int32_t> items_;
   std::vector<std::int32_t> positions_;
   std::vector<std::int32_t> targets_;

@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
+#include <memory>
 #include <optional>
 #include <random>
 #include <span>
@@ -13,6 +14,7 @@
 #include <system_error>
 #include <utility>
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/stat.h>
@@ -88,18 +90,18 @@ class TemporaryFile {
   /// Removes the temporaries of `target` that no live process holds. What cannot be removed stays.
   static void remove_stale(const std::filesystem::path& target, const std::filesystem::path& folder) {
     const std::string prefix = target.filename().string() + std::string(infix);
-    std::error_code error;
-    for (std::filesystem::directory_iterator entry(folder, error), end; !error && entry != end;
-         entry.increment(error)) {
-      const std::string name = entry->path().filename().string();
-      std::error_code unknown;
-      if (!name.starts_with(prefix) || !is_suffix(std::string_view(name).substr(prefix.size())) ||
-          !std::filesystem::is_regular_file(entry->symlink_status(unknown))) {
+    // Not std::filesystem's iterator: libstdc++'s ends the process where it finds no memory.
+    const auto close = [](DIR* list) { ::closedir(list); };
+    const std::unique_ptr<DIR, decltype(close)> list(::opendir(folder.c_str()), close);
+    while (const dirent* entry = list == nullptr ? nullptr : ::readdir(list.get())) {
+      const std::string_view name = entry->d_name;
+      if (!name.starts_with(prefix) || !is_suffix(name.substr(prefix.size()))) {
         continue;
       }
-      const FileDescriptor file(::open(entry->path().c_str(), O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
+      const int at = ::dirfd(list.get());
+      const FileDescriptor file(::openat(at, entry->d_name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC));
       if (is_ours(file.get()) && ::flock(file.get(), LOCK_EX | LOCK_NB) == 0) {
-        ::unlink(entry->path().c_str());
+        ::unlinkat(at, entry->d_name, 0);
       }
     }
   }

@@ -7,6 +7,7 @@
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/cluster/learnable_clusters.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/memory.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/encoder/sequence_encoder.hpp"
@@ -51,7 +52,7 @@ class SequentialModel {
       : encoder(std::move(encoder_part)),
         clusters(std::move(clusters_part)),
         backend_(backend),
-        items_(backend, checked(items) + 2, encoder.hidden()) {
+        items_(item_table(backend, checked(items) + 2, encoder.hidden())) {
     initialise_normal(backend, seed, 0, deviation, items_.view());
   }
 
@@ -122,6 +123,10 @@ class SequentialModel {
   Pooling pooling = Pooling::mean;  ///< of a user's tokens to what has an intent
 
  private:
+  static Matrix<Backend> item_table(const Backend& backend, Index rows, Index hidden) {
+    return in_memory_for(message("the item table, ", rows, " x ", hidden), "a smaller `hidden`",
+                         [&] { return Matrix<Backend>(backend, rows, hidden); });
+  }
   static Index checked(Index items) {
     require(items >= 1 && items < (std::int64_t{1} << 31) - 2, "items: found ", items, ", expected 1 to 2^31 - 3");
     return items;

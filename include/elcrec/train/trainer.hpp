@@ -25,6 +25,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/finite.hpp"
+#include "elcrec/core/memory.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/negative_sampler.hpp"
 #include "elcrec/data/views.hpp"
@@ -91,7 +92,7 @@ class Trainer {
   using Lane = typename Backend::Lane;
   static_assert(OptimizerOn<Opt, Backend>, "the optimizer lacks a State for this backend: see optim/optimizer.hpp");
 
-  Trainer(Model& model, Opt optimizer, TrainerOptions options = {})
+  Trainer(Model& model, Opt optimizer, TrainerOptions options = {}) try
       : model_(model),
         options_(std::move(options)),
         pass_(model),
@@ -109,6 +110,9 @@ class Trainer {
     if (Model::has_clusters && (options_.k_means_start || options_.k_means_end)) {
       check(options_.k_means);
     }
+  } catch (const std::bad_alloc&) {
+    in_memory_for("gradients and the optimizer's state", "a smaller model, or fewer `slices` of the backend,",
+                  [] { throw; });
   }
 
   /// Continues where a checkpoint that this trainer's like wrote left off; `fit` finds out whether on the same data.
@@ -170,7 +174,10 @@ class Trainer {
       }
       const auto began = std::chrono::steady_clock::now();
       const Index first_batch = progress_.batch;
-      if (!train_epoch(split, negatives ? &*negatives : nullptr)) {
+      const auto what = message("a training step of ", std::min(options_.batch_size, split.user_count()), " users");
+      const bool whole = in_memory_for(what, "a smaller `batch_size`, `max_length` or `hidden`",
+                                       [&] { return train_epoch(split, negatives ? &*negatives : nullptr); });
+      if (!whole) {
         save(split);
         end = FitResult::End::interrupted;
         break;
