@@ -26,7 +26,8 @@ struct CpuOptions {
 
 /// The CPU backend: vectorised operations on a pool of threads. A handle: copies share the pool. From several threads,
 /// parallel regions of one pool take turns; one inside a task runs on the task's own thread. A task must not wait for
-/// another thread's region. Operations on lanes of one's own (make_lane) are free of the pool and of each other.
+/// another thread's region. A fork's child starts threads of its own. Operations on lanes of one's own (make_lane) are
+/// free of the pool and of each other.
 template <class T>
 class BasicCpu {
  public:
@@ -90,7 +91,7 @@ class BasicCpu {
   template <class F>
   void parallel_blocks(Index count, Index grain, F&& f) const {
     parallel_for((count + grain - 1) / grain,
-                 [&](Lane& lane, Index b) { f(lane, b * grain, std::min(count, (b + 1) * grain)); });
+                 [&](Lane& lane, Index b) { f(lane, b * grain, (std::min)(count, (b + 1) * grain)); });
   }
 
   using RowScatter = detail::RowScatter<T>;

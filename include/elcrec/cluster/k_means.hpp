@@ -68,7 +68,7 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
   typename B::RowScatter scatter(backend, k, -1);
   std::vector<std::int32_t> assigned(static_cast<std::size_t>(n));
   std::vector<T> gaps(static_cast<std::size_t>(n));
-  double best = std::numeric_limits<double>::max();
+  double best = (std::numeric_limits<double>::max)();
 
   const auto assign = [&] {
     backend.parallel_blocks(n, grain, [&](Lane& lane, Index first, Index last) {

@@ -1,6 +1,8 @@
 #pragma once
 
+#include <cstddef>
 #include <locale>
+#include <new>
 #include <sstream>
 #include <stdexcept>
 #include <string>
@@ -40,6 +42,17 @@ class MemoryError : public Error {
 class DivergenceError : public Error {
  public:
   using Error::Error;
+};
+
+/// A buffer of so many bytes could not be had. Says so without allocating; `in_memory_for` makes it a MemoryError.
+class NoRoom : public std::bad_alloc {
+ public:
+  explicit NoRoom(std::size_t bytes) noexcept : bytes_(bytes) {}
+  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
+  [[nodiscard]] const char* what() const noexcept override { return "elcrec: no memory for a buffer"; }
+
+ private:
+  std::size_t bytes_;
 };
 
 }  // namespace elcrec

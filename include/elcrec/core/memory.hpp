@@ -1,28 +1,11 @@
 #pragma once
 
-#include <cstddef>
 #include <new>
 #include <stdexcept>
 #include <string>
 #include <string_view>
 
 #include "elcrec/core/error.hpp"
-
-// The same type for every source of a program, as the exceptions of core/error.hpp.
-namespace elcrec {
-
-/// A buffer of so many bytes could not be had. Says so without allocating; `in_memory_for` makes it a MemoryError.
-class NoRoom : public std::bad_alloc {
- public:
-  explicit NoRoom(std::size_t bytes) noexcept : bytes_(bytes) {}
-  [[nodiscard]] std::size_t bytes() const noexcept { return bytes_; }
-  [[nodiscard]] const char* what() const noexcept override { return "elcrec: no memory for a buffer"; }
-
- private:
-  std::size_t bytes_;
-};
-
-}  // namespace elcrec
 
 namespace elcrec::inline ELCREC_TARGET {
 

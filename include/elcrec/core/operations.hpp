@@ -75,7 +75,7 @@ constexpr void for_each_part(std::span<const AdamSlot<T>> slots, Index first, In
   for (const auto& slot : slots) {
     const Index end = begin + ssize(slot.p);
     if (first < end && begin < last) {
-      f(slot.part(std::max(first, begin) - begin, std::min(last, end) - begin));
+      f(slot.part((std::max)(first, begin) - begin, (std::min)(last, end) - begin));
     }
     begin = end;
   }

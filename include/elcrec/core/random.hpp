@@ -59,8 +59,8 @@ class RandomEngine {
   explicit constexpr RandomEngine(RandomStream stream, std::uint32_t subsequence = 0)
       : stream_(stream), subsequence_(subsequence) {}
 
-  static constexpr result_type min() { return 0; }
-  static constexpr result_type max() { return std::numeric_limits<result_type>::max(); }
+  static constexpr result_type(min)() { return 0; }
+  static constexpr result_type(max)() { return (std::numeric_limits<result_type>::max)(); }
 
   constexpr result_type operator()() {
     if (used_ == 4) {

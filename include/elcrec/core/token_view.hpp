@@ -75,7 +75,7 @@ struct TokenView {
     part.by_position = {};
     part.longest = 0;
     for (Index s = first; s < last; ++s) {
-      part.longest = std::max(part.longest, host_begin(s + 1) - host_begin(s));
+      part.longest = (std::max)(part.longest, host_begin(s + 1) - host_begin(s));
     }
     return part;
   }

@@ -36,7 +36,7 @@ class Workspace {
       used_ = 0;
     }
     if (chunk_ == chunks_.size()) {
-      chunks_.push_back(allocate_(std::max(bytes, std::clamp(capacity(), smallest_chunk, usual_chunk))));
+      chunks_.push_back(allocate_((std::max)(bytes, std::clamp(capacity(), smallest_chunk, usual_chunk))));
       used_ = 0;
     }
     auto* data = reinterpret_cast<T*>(chunks_[chunk_].data() + used_);

@@ -46,7 +46,7 @@ struct Crop {
   double ratio = 0.2;  ///< in [0, 1]; ArgumentError at the call otherwise
 
   void operator()(std::span<const ItemId> history, RandomEngine& random, std::vector<ItemId>& view) const {
-    const Index length = std::max(Index{1}, detail::share_of(ssize(history), ratio, "crop"));
+    const Index length = (std::max)(Index{1}, detail::share_of(ssize(history), ratio, "crop"));
     view.clear();
     if (!history.empty()) {
       const auto part = detail::random_part(history, length, random);

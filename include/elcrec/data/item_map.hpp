@@ -68,7 +68,7 @@ class ItemMap {
 
  private:
   static void require_size(Index n) {
-    constexpr Index limit = std::numeric_limits<ItemId>::max() - 1;  // the mask item needs a row as well
+    constexpr Index limit = (std::numeric_limits<ItemId>::max)() - 1;  // the mask item needs a row as well
     require(0 <= n && n <= limit, "item map of ", n, " items; expected 0 to ", limit);
   }
 

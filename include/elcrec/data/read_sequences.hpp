@@ -67,9 +67,9 @@ class SequenceParser {
     text.remove_prefix(text.starts_with(byte_order_mark) ? byte_order_mark.size() : 0);
     while (!text.empty()) {
       ++line_;
-      const std::size_t length = std::min(text.find('\n'), text.size());
+      const std::size_t length = (std::min)(text.find('\n'), text.size());
       std::string_view line = text.substr(0, length);
-      text.remove_prefix(std::min(length + 1, text.size()));
+      text.remove_prefix((std::min)(length + 1, text.size()));
       // Only before a line's end: a file whose lines end in '\r' alone would pass for one user otherwise.
       if (line.ends_with('\r')) {
         line.remove_suffix(1);
@@ -102,7 +102,7 @@ class SequenceParser {
     if (token.empty()) {
       return;
     }
-    users_.push_back(parse_id<std::int64_t>(token, "user", std::numeric_limits<std::int64_t>::min()));
+    users_.push_back(parse_id<std::int64_t>(token, "user", (std::numeric_limits<std::int64_t>::min)()));
     while (!(token = take_token(line)).empty()) {
       items_.push_back(parse_id<ItemId>(token, "item", 1));
     }
@@ -119,7 +119,7 @@ class SequenceParser {
     const auto [stop, error] = std::from_chars(token.data(), end, id);
     if (error != std::errc() || stop != end || id < smallest) {
       throw FileError(message(name_, ':', line_, ": found ", role, " id ", in_quotes(token),
-                              "; expected a whole number from ", smallest, " to ", std::numeric_limits<Id>::max()));
+                              "; expected a whole number from ", smallest, " to ", (std::numeric_limits<Id>::max)()));
     }
     return id;
   }

@@ -88,8 +88,8 @@ class SyntheticCatalogue {
     if (options_.intents == 1 || random.uniform() < options_.stay) {
       return dominant;
     }
-    const bool near = random.uniform() < 0.5;
-    const Index step = near ? 1 : 1 + random.below(static_cast<std::uint32_t>(options_.intents - 1));
+    const bool next = random.uniform() < 0.5;
+    const Index step = next ? 1 : 1 + random.below(static_cast<std::uint32_t>(options_.intents - 1));
     return (dominant + step) % options_.intents;
   }
 
@@ -123,7 +123,7 @@ class SyntheticCatalogue {
 };
 
 inline void require_valid(const SyntheticOptions& o) {
-  constexpr Index most = std::numeric_limits<ItemId>::max() - 1;
+  constexpr Index most = (std::numeric_limits<ItemId>::max)() - 1;
   const auto probability = [](const char* name, double value) {
     require(0.0 <= value && value <= 1.0, "synthetic data: ", name, " ", value, "; expected 0 to 1");
   };
@@ -168,7 +168,7 @@ inline void require_valid(const SyntheticOptions& o) {
     const auto dominant = static_cast<Index>(random.below(static_cast<std::uint32_t>(options.intents)));
     const double more = std::log(1.0 - random.uniform()) / log_continue;
     const Index length =
-        options.min_length + static_cast<Index>(std::min(more, static_cast<double>(longest - options.min_length)));
+        options.min_length + static_cast<Index>((std::min)(more, static_cast<double>(longest - options.min_length)));
     const auto begin = static_cast<std::size_t>(offsets.back());
     for (Index i = 0; i < length; ++i) {
       items.push_back(catalogue.next_item(std::span<const ItemId>(items).subspan(begin), dominant, random));

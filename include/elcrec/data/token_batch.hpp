@@ -50,7 +50,7 @@ class TokenBatch {
       require(count == 0 || count == n, "batch: found ", count, " targets or negatives for ", n,
               " items, expected as many or none");
     }
-    const Index most_added = padding_ == Padding::paper ? max_length_ : std::min(n, max_length_);
+    const Index most_added = padding_ == Padding::paper ? max_length_ : (std::min)(n, max_length_);
     require(most_added <= most_tokens - tokens(), "batch: found ", most_added, " tokens more than the ", tokens(),
             " in it, expected at most ", most_tokens, "; a smaller batch size or maximum length takes fewer");
     has_targets_ = has_targets_ || !targets.empty();
@@ -144,7 +144,7 @@ class TokenBatch {
     positions_.push_back(static_cast<std::int32_t>(position));
   }
 
-  static constexpr Index most_tokens = std::numeric_limits<std::int32_t>::max();
+  static constexpr Index most_tokens = (std::numeric_limits<std::int32_t>::max)();
 
   static constexpr std::array<std::int32_t, 1> no_sequences{0};
 

@@ -60,7 +60,7 @@ template <class Model>
   const Index blocks = (split.user_count() + block - 1) / block;
   model.backend().parallel_for(blocks, [&](Lane& lane, Index b) {
     const Index first = b * block;
-    const Index last = std::min(split.user_count(), first + block);
+    const Index last = (std::min)(split.user_count(), first + block);
     TokenBatch batch;
     std::vector<ItemId> targets;
     std::vector<ItemId> seen;
@@ -90,7 +90,7 @@ template <class Model>
       // |q·e| <= |q| |E|
       const double most =
           table_norm * std::sqrt(static_cast<double>(query_squares[static_cast<std::size_t>(user - first)]));
-      require<DivergenceError>(is_finite(most) && most <= static_cast<double>(std::numeric_limits<T>::max()),
+      require<DivergenceError>(is_finite(most) && most <= static_cast<double>((std::numeric_limits<T>::max)()),
                                "evaluation: found scores that are not finite for user ",
                                split.dataset().user_name(user), ", expected a model of finite weights");
     }

@@ -26,7 +26,7 @@ namespace elcrec::inline ELCREC_TARGET {
   if (x > (a + 1) / (a + b + 2)) {
     return 1 - incomplete_beta(b, a, 1 - x);
   }
-  constexpr double tiny = std::numeric_limits<double>::min() / std::numeric_limits<double>::epsilon();
+  constexpr double tiny = (std::numeric_limits<double>::min)() / std::numeric_limits<double>::epsilon();
   constexpr int most_terms = 10000;
   const auto away_from_zero = [](double value) { return std::abs(value) < tiny ? tiny : value; };
   double numerator = 1;
@@ -137,11 +137,11 @@ struct PairedBootstrap {
   };
   const auto not_above = std::upper_bound(means.begin(), means.end(), 0.0) - means.begin();
   const auto not_below = means.end() - std::lower_bound(means.begin(), means.end(), 0.0);
-  const double tail = static_cast<double>(1 + std::min(not_above, not_below));
+  const double tail = static_cast<double>(1 + (std::min)(not_above, not_below));
   return {.difference = mean_of([](std::uint32_t i) { return i; }),
           .low = quantile((1 - options.confidence) / 2),
           .high = quantile((1 + options.confidence) / 2),
-          .p = std::min(1.0, 2 * tail / static_cast<double>(means.size() + 1))};
+          .p = (std::min)(1.0, 2 * tail / static_cast<double>(means.size() + 1))};
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -279,7 +279,7 @@ inline void check_keys(const std::map<std::string, std::string>& metadata, std::
     // The one matrix of a model that is no tensor of the file.
     constexpr Index usual = Index{1} << 20;
     require(o.filter_share == 0 ||
-                checked_product("filter", o.max_length, o.filter_frequencies) <= std::max(usual, rows * o.hidden),
+                checked_product("filter", o.max_length, o.filter_frequencies) <= (std::max)(usual, rows * o.hidden),
             "filter_frequencies: found ", o.filter_frequencies, " for ", o.max_length,
             " positions, expected fewer than make the filter larger than the item table");
   } catch (const ArgumentError& error) {

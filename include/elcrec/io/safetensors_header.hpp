@@ -211,7 +211,7 @@ class SafetensorsHeader {
         break;
       case Place::shape:
         expect(false, "tensor \"", shown(key_), "\" has the extent ", excerpt(text),
-               "; expected a whole number from 0 to ", std::numeric_limits<Index>::max());
+               "; expected a whole number from 0 to ", (std::numeric_limits<Index>::max)());
         break;
       case Place::offsets:
         expect(false, malformed_offsets());

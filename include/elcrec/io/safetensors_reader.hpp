@@ -214,11 +214,11 @@ class SafetensorsFile {
       if constexpr (std::floating_point<T>) {
         expect(is_finite(value), "tensor \"", shown(name), "\" element ", i, " is ", value,
                "; expected a finite number");
-        expect(std::abs(value) <= std::numeric_limits<T>::max(), "tensor \"", shown(name), "\" element ", i, " is ",
-               value, "; expected a magnitude of at most ", std::numeric_limits<T>::max());
+        expect(std::abs(value) <= (std::numeric_limits<T>::max)(), "tensor \"", shown(name), "\" element ", i, " is ",
+               value, "; expected a magnitude of at most ", (std::numeric_limits<T>::max)());
       } else {
         expect(std::in_range<T>(value), "tensor \"", shown(name), "\" element ", i, " is ", +value, "; expected ",
-               +std::numeric_limits<T>::min(), " to ", +std::numeric_limits<T>::max());
+               +(std::numeric_limits<T>::min)(), " to ", +(std::numeric_limits<T>::max)());
       }
       out[i] = static_cast<T>(value);
     }

@@ -102,7 +102,7 @@ struct TensorInfo {
 
   /// Number of elements. Nothing if an extent is negative or the size in bytes exceeds Index.
   [[nodiscard]] std::optional<Index> elements() const {
-    const Index limit = std::numeric_limits<Index>::max() / size_of(dtype);
+    const Index limit = (std::numeric_limits<Index>::max)() / size_of(dtype);
     Index product = 1;
     for (const Index extent : shape) {
       if (extent < 0 || (extent > 0 && product > limit / extent)) {

@@ -29,7 +29,7 @@ template <class F>
 void for_each_row_block(Index rows, F f) {
   constexpr Index block = 1024;
   for (Index first = 0; first < rows; first += block) {
-    f(first, std::min(rows, first + block));
+    f(first, (std::min)(rows, first + block));
   }
 }
 

@@ -20,7 +20,7 @@ struct SoftmaxBlocks {
   static constexpr Index tasks = 16;  ///< at most: each sums a gradient of its own for the queries
 
   explicit SoftmaxBlocks(Index table_rows)
-      : items(std::min(table_rows, most_items)),
+      : items((std::min)(table_rows, most_items)),
         room(items + 16),
         blocks((table_rows + items - 1) / items),
         blocks_of_task((blocks + tasks - 1) / tasks),
@@ -115,18 +115,18 @@ void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& label
     });
   }
   for (Index first = 0; first < n; first += chunk) {
-    const Index count = std::min(chunk, n - first);
+    const Index count = (std::min)(chunk, n - first);
     const Index rows = side_count * count;
     const auto tokens_of = [&](const auto& side) { return slice(side.tokens.target_tokens, first, first + count); };
     const auto of_side = [&](auto matrix, Index side) { return matrix.slice_rows(side * count, (side + 1) * count); };
     const auto xr = x.slice_rows(0, rows);
     const auto target_rows_r = target_rows.slice_rows(0, rows);
     const auto block = [&](Index b) {
-      const Index width = std::min(cut.items, table.rows() - b * cut.items);
+      const Index width = (std::min)(cut.items, table.rows() - b * cut.items);
       return logits.slice_rows(b * cut.chunk, b * cut.chunk + rows).slice_cols(0, width);
     };
     const auto items_of = [&](auto matrix, Index b) {
-      return matrix.slice_rows(b * cut.items, std::min(table.rows(), (b + 1) * cut.items));
+      return matrix.slice_rows(b * cut.items, (std::min)(table.rows(), (b + 1) * cut.items));
     };
     const auto part = [&](auto statistics, Index b) { return statistics.slice_rows(b, b + 1).slice_cols(0, rows); };
     const auto dx_of = [&](Index task) { return dx.slice_rows(task * cut.chunk, task * cut.chunk + rows); };
@@ -157,7 +157,7 @@ void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& label
     });
     step.backend().parallel_for(tasks, [&](Lane& lane, Index task) {
       const Index begin = task * cut.blocks_of_task;
-      for (Index b = begin; b < std::min(cut.blocks, begin + cut.blocks_of_task); ++b) {
+      for (Index b = begin; b < (std::min)(cut.blocks, begin + cut.blocks_of_task); ++b) {
         lane.scale_rows(part(factors, b), block(b));
         if (agreement > 0) {  // p - a p' and p' - a p, in place
           const auto a = static_cast<T>(agreement);

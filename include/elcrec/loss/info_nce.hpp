@@ -43,7 +43,7 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
     while (pair > i) {
       pair -= ++i;
     }
-    const auto end = [&](Index t) { return std::min(n, (t + 1) * tile); };
+    const auto end = [&](Index t) { return (std::min)(n, (t + 1) * tile); };
     lane.gram(index, z, i * tile, end(i), pair * tile, end(pair), s);
   });
   constexpr Index rows = 32;

@@ -126,8 +126,8 @@ struct IntentContrast {
     // Sequence s of the pair: view s / users of user s % users. Rows of z that the sequences [first, last) pool into.
     const auto for_each_run = [&](Index first, Index last, auto f) {
       for (Index v = 0; v < 2; ++v) {
-        const Index a = std::max(first, v * users);
-        const Index b = std::min(last, (v + 1) * users);
+        const Index a = (std::max)(first, v * users);
+        const Index b = (std::min)(last, (v + 1) * users);
         if (a < b) {
           f(a, b, a + v * users);
         }

@@ -324,7 +324,7 @@ class TrainingPass {
       const auto& p = parameters[i];
       return message('\'', p.name, "' (", p.values.rows(), ", ", p.values.cols(), ")");
     };
-    for (std::size_t i = 0; i < std::max(list.size(), trained.size()); ++i) {
+    for (std::size_t i = 0; i < (std::max)(list.size(), trained.size()); ++i) {
       const std::string found = text(list, i);
       const std::string expected = text(trained, i);
       require(found == expected, "parameters of the model: found ", found, ", expected ", expected,

@@ -119,11 +119,11 @@ template <GradientCheckable C, GradientFunction<C> F>
 
   double largest = 0;
   for (const auto& g : compared) {
-    largest = std::max({largest, std::abs(g.analytic), std::abs(g.numeric)});
+    largest = (std::max)({largest, std::abs(g.analytic), std::abs(g.numeric)});
   }
   GradientCheck worst;
   for (auto& g : compared) {
-    const double scale = std::max({std::abs(g.analytic), std::abs(g.numeric), 1e-3 * largest});
+    const double scale = (std::max)({std::abs(g.analytic), std::abs(g.numeric), 1e-3 * largest});
     const double excess = std::abs(g.analytic - g.numeric) - rounding;
     g.error = !is_finite(excess) ? std::numeric_limits<double>::infinity() : excess > 0 ? excess / scale : 0.0;
     if (worst.parameter.empty() || g.error > worst.error) {

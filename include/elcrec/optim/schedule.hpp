@@ -25,7 +25,7 @@ struct Schedule {
       return 1.0;
     }
     const auto span = static_cast<double>(std::max<long>(1, total - warmup_steps));
-    const double done = std::min(1.0, static_cast<double>(step - warmup_steps) / span);
+    const double done = (std::min)(1.0, static_cast<double>(step - warmup_steps) / span);
     return floor + (1 - floor) * 0.5 * (1 + std::cos(std::numbers::pi * done));
   }
 };

@@ -150,10 +150,10 @@ class Recommender {
     scratch.k = wanted;
     scratch.result.resize(static_cast<std::size_t>(users * wanted));
     scratch.counts.resize(static_cast<std::size_t>(users));
-    scratch.parts.resize(std::max(scratch.parts.size(), static_cast<std::size_t>(tasks)));
+    scratch.parts.resize((std::max)(scratch.parts.size(), static_cast<std::size_t>(tasks)));
     model_.backend().parallel_for(tasks, [&](Lane& lane, Index task) {
       const Index first = task * grain;
-      const Index last = std::min(users, first + grain);
+      const Index last = (std::min)(users, first + grain);
       Request& part = scratch.parts[static_cast<std::size_t>(task)];
       start(Padding::masked, part);
       for (Index u = first; u < last; ++u) {
@@ -202,7 +202,7 @@ class Recommender {
   /// k, or the whole catalogue if that is smaller.
   [[nodiscard]] Index checked(Index k) const {
     require(k >= 1, "recommend: found k = ", k, ", expected at least 1");
-    return std::min(k, model_.item_count());
+    return (std::min)(k, model_.item_count());
   }
 
   void start(Padding padding, Request& request) const {

@@ -168,13 +168,13 @@ class Trainer {
     }
     centers_started_ = true;
     while (progress_.epoch < options_.epochs) {
-      if (progress_.epoch - std::max(progress_.best_epoch, progress_.measured_anew) >= options_.patience) {
+      if (progress_.epoch - (std::max)(progress_.best_epoch, progress_.measured_anew) >= options_.patience) {
         end = FitResult::End::early_stop;
         break;
       }
       const auto began = std::chrono::steady_clock::now();
       const Index first_batch = progress_.batch;
-      const auto what = message("a training step of ", std::min(options_.batch_size, split.user_count()), " users");
+      const auto what = message("a training step of ", (std::min)(options_.batch_size, split.user_count()), " users");
       const bool whole = in_memory_for(what, "a smaller `batch_size`, `max_length` or `hidden`",
                                        [&] { return train_epoch(split, negatives ? &*negatives : nullptr); });
       if (!whole) {
@@ -282,7 +282,7 @@ class Trainer {
   /// Makes what was reached so far comparable on `split`. Says what had to be done for it.
   std::string go_on_with(const LeaveOneOut& split) {
     Ground now = ground_of(split);
-    for (std::size_t i = 0; i < std::min(now.items.size(), ground_.items.size()); ++i) {
+    for (std::size_t i = 0; i < (std::min)(now.items.size(), ground_.items.size()); ++i) {
       require<FileError>(now.items[i] == ground_.items[i], "training: row ", i + 1, " is item ", now.items[i],
                          " in the data, expected item ", ground_.items[i], " as in ", ground_.source);
     }
@@ -354,7 +354,7 @@ class Trainer {
     expect("seed", to_text(options_.seed));
     expect("batch_size", to_text(options_.batch_size));
 
-    constexpr Index most = std::numeric_limits<Index>::max();
+    constexpr Index most = (std::numeric_limits<Index>::max)();
     Saved saved;
     auto& p = saved.progress;
     p.epoch = number("epoch", Index{0}, most);
@@ -367,16 +367,16 @@ class Trainer {
       saved.ground.protocol = text("protocol");
       require<FileError>(saved.ground.protocol == "strict" || saved.ground.protocol == "paper", path, ": ",
                          training_prefix, "protocol: found '", saved.ground.protocol, "', expected strict or paper");
-      saved.ground.metric_cutoff = number("metric_cutoff", 1, std::numeric_limits<int>::max());
+      saved.ground.metric_cutoff = number("metric_cutoff", 1, (std::numeric_limits<int>::max)());
       p.measured_anew = number("measured_anew", Index{0}, p.epoch);
       p.batch = number("batch", Index{0}, batches_of(saved.ground.users) - 1);
       const std::uint32_t step = step_at(p.epoch, p.batch, saved.ground.users);
       p.step = number("step", step, step);
     } else {
       p.batch = number("batch", Index{0}, most);
-      p.step = number("step", std::uint32_t{0}, std::numeric_limits<std::uint32_t>::max());
+      p.step = number("step", std::uint32_t{0}, (std::numeric_limits<std::uint32_t>::max)());
     }
-    saved.optimizer_steps = number("optimizer_steps", 0L, std::numeric_limits<long>::max() / 2);
+    saved.optimizer_steps = number("optimizer_steps", 0L, (std::numeric_limits<long>::max)() / 2);
 
     const auto expect_size = [&](const std::string& name, std::size_t found, std::size_t expected) {
       require<FileError>(found == expected, path, ": tensor '", name, "': found ", found, " values, expected ",
@@ -501,7 +501,7 @@ class Trainer {
       const Index block = model_.backend().encoded_sequences();
       model_.backend().parallel_for((n + block - 1) / block, [&](Lane& lane, Index b) {
         const Index first = b * block;
-        const Index last = std::min(n, first + block);
+        const Index last = (std::min)(n, first + block);
         if (stop_requested()) {
           return;
         }
@@ -544,13 +544,13 @@ class Trainer {
     RandomEngine({options_.seed, static_cast<std::uint32_t>(progress_.epoch),
                   static_cast<std::uint32_t>(RandomTensor::user_order)})
         .shuffle(std::span(order));
-    constexpr Index most = std::numeric_limits<Index>::max();
+    constexpr Index most = (std::numeric_limits<Index>::max)();
     const Index total_steps = options_.epochs > most / batches_of(split) ? most : options_.epochs * batches_of(split);
     // A device computes one step while the host makes the batches of the next.
     const auto prepare = [&](Index batch, std::uint32_t step) {
       const Index first = batch * options_.batch_size;
       const auto users = slice(std::span<const Index>(order), first,
-                               first + std::min(split.user_count() - first, options_.batch_size));
+                               first + (std::min)(split.user_count() - first, options_.batch_size));
       auto& batches = batches_[step % 2];
       batches.build(model_, {&split, negatives, options_.seed, step}, users);
       pass_.upload(batches);
@@ -623,7 +623,7 @@ class Trainer {
     report.epochs = options_.epochs;
     report.train_seconds = seconds;
     const auto users = static_cast<double>(split.user_count() - first_batch * options_.batch_size);
-    report.users_per_second = users / std::max(seconds, 1e-9);
+    report.users_per_second = users / (std::max)(seconds, 1e-9);
     report.seconds_left = seconds * static_cast<double>(options_.epochs - progress_.epoch);
     report.valid = validate(split);
     const double ndcg = report.valid.ndcg(options_.metric_cutoff);

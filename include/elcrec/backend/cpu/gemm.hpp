@@ -37,13 +37,13 @@ inline constexpr Index group_cols = 64;
 template <class T>
 constexpr Index block_cols(Index depth, Index cols) {
   constexpr Index nr = tile_cols<T>;
-  return std::min(packed_block / std::clamp<Index>(depth, 1, depth_block), cols + nr - 1) / nr * nr;
+  return (std::min)(packed_block / std::clamp<Index>(depth, 1, depth_block), cols + nr - 1) / nr * nr;
 }
 
 /// Elements that the packed copy of b needs, for any K and N.
 template <class T>
 constexpr Index packed_size(Index depth, Index cols) {
-  return std::min(depth, depth_block) * (block_cols<T>(depth, cols) + group_rows);
+  return (std::min)(depth, depth_block) * (block_cols<T>(depth, cols) + group_rows);
 }
 
 /// An operand whose element (row, k) or (k, col) stands at data[first * stride + second * step]; one of the two is 1.
@@ -115,7 +115,7 @@ template <class T>
 inline void pack(Operand<T> b, Index depth, Index cols, T* packed) {
   constexpr Index nr = tile_cols<T>;
   for (Index j0 = 0; j0 < cols; j0 += nr, packed += depth * nr) {
-    const Index n = std::min(nr, cols - j0);
+    const Index n = (std::min)(nr, cols - j0);
     const T* from = b.data + j0 * b.outer;
     if (n < nr) {
       std::fill_n(packed, depth * nr, T(0));
@@ -233,21 +233,21 @@ void multiply(Operand<T> a, Operand<T> b, Index b_cols, Index depth, MatrixView<
       !repack_a && b.outer == 1 && b.depth <= in_place_stride && y.rows() <= in_place_rows && b_cols % nr == 0;
   const Index n_step = in_place ? y.cols() : block_cols<T>(depth, y.cols());
   const Index m_step = repack_a ? group_rows : y.rows();
-  T* const packed_a = packed + std::min(depth, depth_block) * block_cols<T>(depth, y.cols());
+  T* const packed_a = packed + (std::min)(depth, depth_block) * block_cols<T>(depth, y.cols());
   for (Index n0 = 0; n0 < y.cols(); n0 += n_step) {
-    const Index n1 = std::min(y.cols(), n0 + n_step);
+    const Index n1 = (std::min)(y.cols(), n0 + n_step);
     for (Index k0 = 0; k0 < depth; k0 += depth_block) {
-      const Index kc = std::min(depth_block, depth - k0);
+      const Index kc = (std::min)(depth_block, depth - k0);
       const bool add = write == Write::add || k0 > 0;
       const T* panels = in_place ? b.data + k0 * b.depth : packed;
       const Index panel_stride = in_place ? b.depth : nr;
       const Index next_panel = in_place ? nr : kc * nr;
       if (!in_place) {
         const Operand<T> block{b.data + n0 * b.outer + k0 * b.depth, b.outer, b.depth};
-        detail::pack(block, kc, std::min(b_cols, n1) - n0, packed);
+        detail::pack(block, kc, (std::min)(b_cols, n1) - n0, packed);
       }
       for (Index m0 = 0; m0 < y.rows(); m0 += m_step) {
-        const Index m1 = std::min(y.rows(), m0 + m_step);
+        const Index m1 = (std::min)(y.rows(), m0 + m_step);
         if (repack_a) {
           detail::pack_rows(a.data + m0 + k0 * a.depth, a.depth, m1 - m0, kc, packed_a);
         }
@@ -257,8 +257,8 @@ void multiply(Operand<T> a, Operand<T> b, Index b_cols, Index depth, MatrixView<
           for (Index m = m0; m < m1; m += mr) {
             const auto rows = repack_a ? Operand<T>{packed_a + (m - m0) * kc, 1, mr}
                                        : Operand<T>{a.data + m * a.outer + k0 * a.depth, a.outer, a.depth};
-            detail::tile_of<mr>(std::min(mr, m1 - m), rows, panel, panel_stride, kc, y.row(m) + n, y.stride(),
-                                std::min(nr, n1 - n), add, bias != nullptr && k0 == 0 ? bias + n : nullptr);
+            detail::tile_of<mr>((std::min)(mr, m1 - m), rows, panel, panel_stride, kc, y.row(m) + n, y.stride(),
+                                (std::min)(nr, n1 - n), add, bias != nullptr && k0 == 0 ? bias + n : nullptr);
           }
         }
       }

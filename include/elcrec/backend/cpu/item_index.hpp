@@ -42,16 +42,16 @@ class ItemIndex {
       double square = 0;
       for (Index c = 0; c < columns_; ++c) {
         const auto e = static_cast<double>(table(v, c));
-        largest = std::max(largest, std::abs(e));
+        largest = (std::max)(largest, std::abs(e));
         square += e * e;
       }
-      norm_ = std::max(norm_, std::sqrt(square));
+      norm_ = (std::max)(norm_, std::sqrt(square));
     }
     usable_ = is_finite(norm_) && norm_ > 0 && columns_ <= most_columns;
     if (!usable_) {
       return;
     }
-    scale_ = std::max(norm_ / (std::sqrt(largest_score) - rounding_norm()), largest / 127);
+    scale_ = (std::max)(norm_ / (std::sqrt(largest_score) - rounding_norm()), largest / 127);
     bytes_ = HostBuffer<std::uint8_t>(groups_ * pairs_ * simd::register_bytes, {});
     std::fill_n(bytes_.data(), bytes_.size(), static_cast<std::uint8_t>(zero));
     for (Index v = 0; v < table.rows(); ++v) {
@@ -64,8 +64,8 @@ class ItemIndex {
         residual += (e - scale_ * rounded) * (e - scale_ * rounded);
         bytes_.data()[place(v, c)] = static_cast<std::uint8_t>(zero + static_cast<int>(rounded));
       }
-      integer_norm_ = std::max(integer_norm_, std::sqrt(square));
-      residual_norm_ = std::max(residual_norm_, std::sqrt(residual));
+      integer_norm_ = (std::max)(integer_norm_, std::sqrt(square));
+      residual_norm_ = (std::max)(residual_norm_, std::sqrt(residual));
     }
   }
 
@@ -78,7 +78,7 @@ class ItemIndex {
   /// The vectors of group g, one a pair.
   [[nodiscard]] const std::uint8_t* vectors(Index g) const { return bytes_.data() + g * pairs_ * simd::register_bytes; }
 
-  static constexpr double unbounded = std::numeric_limits<double>::max();
+  static constexpr double unbounded = (std::numeric_limits<double>::max)();
 
   /// A query made ready.
   struct Query {
@@ -116,9 +116,9 @@ class ItemIndex {
       std::fill_n(vectors, pairs_ * simd::register_bytes, std::int8_t{0});
       return {.vectors = vectors, .margin = widest, .unit = 1, .bound = unbounded};
     }
-    const T unit = static_cast<T>(std::max({norm / (largest_score / integer_norm_ - rounding_norm()),
-                                            static_cast<double>(simd::maximum<T>(largest)) / query_limit,
-                                            static_cast<double>(std::numeric_limits<T>::min())}));
+    const T unit = static_cast<T>((std::max)({norm / (largest_score / integer_norm_ - rounding_norm()),
+                                              static_cast<double>(simd::maximum<T>(largest)) / query_limit,
+                                              static_cast<double>((std::numeric_limits<T>::min)())}));
     const T inverse = T(1) / unit;
     V residuals{};
     V sums{};
@@ -228,7 +228,7 @@ inline void score_run(const ItemIndex<T>& index, const typename ItemIndex<T>::Qu
 /// The k-th largest of values[0 .. n), n a multiple of simd::shorts_of_word; the least short where there are fewer than
 /// k. Bit by bit from the top: sixteen counts, no branches that depend on the values.
 inline std::int32_t kth_largest(const std::int16_t* values, Index n, Index k) {
-  std::int32_t found = std::numeric_limits<std::int16_t>::min();
+  std::int32_t found = (std::numeric_limits<std::int16_t>::min)();
   for (std::int32_t bit = 1 << 15; bit > 0; bit >>= 1) {
     Index count = 0;
     for (Index i = 0; i < n; i += simd::shorts_of_word) {
@@ -277,7 +277,7 @@ class Shortlist {
   /// `room` for at least a block of entries, `best` for subsets(k) scores.
   Shortlist(std::span<Entry> room, std::span<std::int16_t> best, Index k, std::int32_t margin)
       : room_(room), best_(best), k_(k), margin_(margin) {
-    std::fill(best.begin(), best.end(), std::numeric_limits<std::int16_t>::min());
+    std::fill(best.begin(), best.end(), (std::numeric_limits<std::int16_t>::min)());
   }
 
   /// Sees the scores of a block of items and writes their leaders. The least short is no candidate.
@@ -303,7 +303,7 @@ class Shortlist {
     std::int32_t places[at_once * simd::shorts_of_word];  // of those with a leader above the threshold, the first each
     for (Index b0 = 0; b0 < blocks; b0 += at_once) {
       Index found = 0;
-      for (Index b = b0; b < std::min(blocks, b0 + at_once); ++b) {
+      for (Index b = b0; b < (std::min)(blocks, b0 + at_once); ++b) {
         for (auto bits = simd::shorts_above(leaders + b * simd::shorts_of_word, threshold_); bits != 0;
              bits &= bits - 1) {
           const Index leader = std::countr_zero(bits);
@@ -345,9 +345,9 @@ class Shortlist {
  private:
   /// Raises the threshold to what has been seen so far.
   void raise() {
-    constexpr std::int32_t lowest = std::numeric_limits<std::int16_t>::min();
+    constexpr std::int32_t lowest = (std::numeric_limits<std::int16_t>::min)();
     kth_ = kth_largest(best_.data(), ssize(best_), k_);
-    threshold_ = static_cast<std::int16_t>(std::max(kth_ - margin_ - 1, lowest));
+    threshold_ = static_cast<std::int16_t>((std::max)(kth_ - margin_ - 1, lowest));
   }
 
   /// Drops those of the first n entries that the threshold has overtaken; returns how many are left.
@@ -361,8 +361,8 @@ class Shortlist {
   std::int32_t margin_;
   Index count_ = 0;
   Index next_subset_ = 0;
-  std::int32_t kth_ = std::numeric_limits<std::int16_t>::min();
-  std::int16_t threshold_ = std::numeric_limits<std::int16_t>::min();
+  std::int32_t kth_ = (std::numeric_limits<std::int16_t>::min)();
+  std::int16_t threshold_ = (std::numeric_limits<std::int16_t>::min)();
   bool overflowed_ = false;
 };
 

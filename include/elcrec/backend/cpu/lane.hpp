@@ -322,13 +322,13 @@ class CpuLane : public ReferenceLane<T> {
     // In blocks of both, so that memory does not grow with K.
     constexpr Index block = 64;
     constexpr Index center_block = 512;
-    const Out products = workspace().template matrix<T>(block, std::min(center_block, k));
+    const Out products = workspace().template matrix<T>(block, (std::min)(center_block, k));
     std::array<T, block> smallest;
     for (Index r0 = 0; r0 < x.rows(); r0 += block) {
-      const Index r1 = std::min(x.rows(), r0 + block);
-      smallest.fill(std::numeric_limits<T>::max());
+      const Index r1 = (std::min)(x.rows(), r0 + block);
+      smallest.fill((std::numeric_limits<T>::max)());
       for (Index j0 = 0; j0 < k; j0 += center_block) {
-        const Index j1 = std::min(k, j0 + center_block);
+        const Index j1 = (std::min)(k, j0 + center_block);
         const Out part = products.slice_rows(0, r1 - r0).slice_cols(0, j1 - j0);
         multiply_nt(x.slice_rows(r0, r1), centers.slice_rows(j0, j1), part, Write::replace);
         for (Index r = r0; r < r1; ++r) {
@@ -582,7 +582,7 @@ class CpuLane : public ReferenceLane<T> {
     const auto lists = workspace().template array<Shortlist>(users);
     const auto next_seen = workspace().template array<std::int32_t>(users);
     const Index first_item = rule.first / ItemIndex::group * ItemIndex::group;
-    const Index width_of_stretch = std::min(stretch, (rule.last - first_item + block - 1) / block * block);
+    const Index width_of_stretch = (std::min)(stretch, (rule.last - first_item + block - 1) / block * block);
     const Index leaders_of_stretch = width_of_stretch / Shortlist::of_leader;
     const auto part = workspace().template array<std::int16_t>(users * width_of_stretch);
     const auto leaders = workspace().template array<std::int16_t>(users * leaders_of_stretch);
@@ -598,7 +598,7 @@ class CpuLane : public ReferenceLane<T> {
       const auto row_of = [&](Index u) { return part.data() + u * width_of_stretch; };
       const auto leaders_of = [&](Index u) { return leaders.data() + u * leaders_of_stretch; };
       for (Index v0 = s0; v0 < s1; v0 += block) {
-        const Index v1 = std::min(s1, v0 + block);
+        const Index v1 = (std::min)(s1, v0 + block);
         const Index groups = (v1 - v0 + ItemIndex::group - 1) / ItemIndex::group;
         for (Index u = 0; u < users;) {  // four at a time, a rest one by one
           const auto* q = prepared.data() + u;
@@ -614,7 +614,7 @@ class CpuLane : public ReferenceLane<T> {
         for (Index u = 0; u < users; ++u) {
           const auto at = static_cast<std::size_t>(u);
           std::int16_t* row = row_of(u) + (v0 - s0);
-          constexpr std::int16_t no_score = std::numeric_limits<std::int16_t>::min();
+          constexpr std::int16_t no_score = (std::numeric_limits<std::int16_t>::min)();
           std::fill(row, row + std::clamp<Index>(rule.first - v0, 0, v1 - v0), no_score);
           std::fill(row + (v1 - v0), row + block, no_score);
           for (auto& next = next_seen[at]; next < offsets[at + 1] && seen[static_cast<std::size_t>(next)] < v1;
@@ -671,7 +671,7 @@ class CpuLane : public ReferenceLane<T> {
     const auto frame = workspace().frame();
     const auto block = workspace().template array<T>(nr * m.cols());
     for (Index r0 = 0; r0 < m.rows(); r0 += nr) {
-      const Index r1 = std::min(m.rows(), r0 + nr);
+      const Index r1 = (std::min)(m.rows(), r0 + nr);
       gemm::detail::transpose(m.row(r0), m.stride(), r1 - r0, m.cols(), block.data());
       for (Index c = 0; c < m.cols(); ++c) {
         f(c, r0, r1, block.data() + c * nr);
@@ -749,7 +749,7 @@ class CpuLane : public ReferenceLane<T> {
   static void score_rows(const T* query, MatrixView<const Element> rows, T* scores) {
     const Index n = rows.rows();
     for (Index v = 0; n >= width && v < n; v += width) {
-      const Index at = std::min(v, n - width);  // the last ones again rather than a rest
+      const Index at = (std::min)(v, n - width);  // the last ones again rather than a rest
       simd::store<T>(scores + at, simd::dot_rows(
                                       query, [&](Index i) { return rows.row(at + i); }, rows.cols()));
     }
@@ -789,10 +789,10 @@ class CpuLane : public ReferenceLane<T> {
     const auto score_into = [&](std::span<const detail::Shortlist::Entry> part, std::span<Candidate> to) {
       const Index n = ssize(part);
       for (Index first = 0; first < n; first += width) {
-        const auto item = [&](Index i) { return part[static_cast<std::size_t>(std::min(first + i, n - 1))].item; };
+        const auto item = [&](Index i) { return part[static_cast<std::size_t>((std::min)(first + i, n - 1))].item; };
         const V values = simd::dot_rows(
             query, [&](Index i) { return table.row(item(i)); }, table.cols());
-        for (Index i = 0; i < std::min(width, n - first); ++i) {
+        for (Index i = 0; i < (std::min)(width, n - first); ++i) {
           const bool is_zero = std::binary_search(zeroed.begin(), zeroed.end(), item(i));
           to[static_cast<std::size_t>(first + i)] = {is_zero ? T(0) : values[i], item(i)};
         }
@@ -814,7 +814,7 @@ class CpuLane : public ReferenceLane<T> {
       count = k + better;
     }
     std::sort(exact.begin(), exact.begin() + count);
-    return slice(exact, 0, std::min(k, count));
+    return slice(exact, 0, (std::min)(k, count));
   }
 
   /// Asks for rows that lie anywhere, all of them before the first is waited for.
@@ -851,7 +851,7 @@ class CpuLane : public ReferenceLane<T> {
 
     std::span<const Candidate> sorted() {
       std::sort(kept_.begin(), kept_.begin() + count_);
-      return slice(kept_, 0, std::min(count_, k_));
+      return slice(kept_, 0, (std::min)(count_, k_));
     }
 
    private:
@@ -1048,8 +1048,8 @@ class CpuLane : public ReferenceLane<T> {
           const V v = simd::load(z + i);
           best = v > best ? v : best;
         },
-        [&](Index i) { single = std::max(single, z[i]); });
-    return std::max(single, simd::maximum<T>(best));
+        [&](Index i) { single = (std::max)(single, z[i]); });
+    return (std::max)(single, simd::maximum<T>(best));
   }
 
   struct LargestAndSum {
@@ -1078,7 +1078,7 @@ class CpuLane : public ReferenceLane<T> {
 
   /// The least of squares_j - 2 products_j and its j, the lowest among equals.
   static std::pair<T, Index> nearest_of(const T* squares, const T* products, Index k) {
-    V best = simd::broadcast(std::numeric_limits<T>::max());
+    V best = simd::broadcast((std::numeric_limits<T>::max)());
     V where{};  // register number of each lane's best
     T number = 0;
     Index j = 0;
@@ -1087,7 +1087,7 @@ class CpuLane : public ReferenceLane<T> {
       where = distance < best ? simd::broadcast(number) : where;
       best = distance < best ? distance : best;
     }
-    T smallest = std::numeric_limits<T>::max();
+    T smallest = (std::numeric_limits<T>::max)();
     Index id = 0;
     for (Index i = 0; i < width && i < j; ++i) {
       const Index candidate = static_cast<Index>(where[i]) * width + i;
@@ -1164,7 +1164,7 @@ class CpuLane : public ReferenceLane<T> {
         : n_(tokens.length(s)), padded_((n_ + width - 1) / width * width), first_real_(n_) {
       every_ = lane.workspace().template array<T>(padded_).data();
       real_ = lane.workspace().template array<T>(padded_).data();
-      constexpr T behind_all = std::numeric_limits<T>::max();
+      constexpr T behind_all = (std::numeric_limits<T>::max)();
       for (Index j = padded_ - 1; j >= 0; --j) {
         const bool is_real = j < n_ && tokens.item(tokens.begin(s) + j) != padding_item;
         every_[j] = j < n_ ? static_cast<T>(j) : behind_all;

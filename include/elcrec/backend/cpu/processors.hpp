@@ -39,7 +39,7 @@ namespace elcrec::inline ELCREC_TARGET::detail {
 /// Processors' worth of time that the control groups of this process grant it, rounded up: the least of its own group
 /// and those above. No limit: the largest Index. `root` is where the system's folders are.
 [[nodiscard]] inline Index granted_processors(const std::filesystem::path& root = "/") {
-  constexpr Index unlimited = std::numeric_limits<Index>::max();
+  constexpr Index unlimited = (std::numeric_limits<Index>::max)();
   const auto open = [](const std::filesystem::path& path) {
     std::ifstream file(path);
     file.imbue(std::locale::classic());
@@ -77,10 +77,10 @@ namespace elcrec::inline ELCREC_TARGET::detail {
     const auto path = std::filesystem::path("/" + line.substr(second + 1)).lexically_normal().relative_path();
     for (const char* mount : {controllers.c_str(), controllers.empty() ? "" : "cpu"}) {
       auto group = root / "sys/fs/cgroup" / mount;
-      least = std::min(least, granted_in(group));
+      least = (std::min)(least, granted_in(group));
       for (const auto& name : path) {
         group /= name;
-        least = std::min(least, granted_in(group));
+        least = (std::min)(least, granted_in(group));
       }
     }
   }
@@ -91,7 +91,7 @@ namespace elcrec::inline ELCREC_TARGET::detail {
 [[nodiscard]] inline Index usable_processors() {
   const Index affine = affine_processors();
   const Index present = affine > 0 ? affine : static_cast<Index>(std::thread::hardware_concurrency());
-  return std::max<Index>(1, std::min(present, granted_processors()));
+  return std::max<Index>(1, (std::min)(present, granted_processors()));
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET::detail

@@ -121,7 +121,7 @@ class ThreadPool {
   using Job = void (*)(void* job, Index worker);
 
   ThreadPool(Index threads, Index processors)
-      : threads_(threads == 0 ? std::min(processors, most_threads) : threads), spins_(threads_ <= processors) {
+      : threads_(threads == 0 ? (std::min)(processors, most_threads) : threads), spins_(threads_ <= processors) {
     require(threads >= 0 && threads <= most_threads, "threads: found ", threads, ", expected 0 (all) to ",
             most_threads);
   }
@@ -205,7 +205,7 @@ class ThreadPool {
       for (const auto began = Clock::now(); Clock::now() - began < patience;) {
         for (int i = 0; i < 32; ++i) {
           if (!unwanted(read())) {
-            patience = std::min(most_patience, patience * 5 / 4);
+            patience = (std::min)(most_patience, patience * 5 / 4);
             return;
           }
           pause();

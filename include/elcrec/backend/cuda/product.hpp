@@ -17,8 +17,8 @@ namespace elcrec::inline ELCREC_TARGET::cuda {
 namespace detail {
 
 [[nodiscard]] inline int blas_extent(Index n) {
-  require(n <= std::numeric_limits<int>::max(), "CUDA product: found an extent of ", n, ", expected at most ",
-          std::numeric_limits<int>::max());
+  require(n <= (std::numeric_limits<int>::max)(), "CUDA product: found an extent of ", n, ", expected at most ",
+          (std::numeric_limits<int>::max)());
   return static_cast<int>(n);
 }
 

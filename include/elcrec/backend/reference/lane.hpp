@@ -322,7 +322,7 @@ class ReferenceLane {
         p[j - begin] = std::numeric_limits<T>::lowest();
         if (!any || visible(tokens, mask, i, j)) {
           p[j - begin] = factor * dot(q, qkv.row(j) + d + h * width, width);
-          largest = std::max(largest, p[j - begin]);
+          largest = (std::max)(largest, p[j - begin]);
         }
       }
       T sum = 0;
@@ -445,7 +445,7 @@ class ReferenceLane {
   /// y_r = x_r / max(|x_r|, 1e-12); norms (1, R) are kept for the backward pass. y may be x.
   void normalize_rows(In x, Out norms, Out y) const {
     for (Index r = 0; r < x.rows(); ++r) {
-      norms(0, r) = std::max(std::sqrt(dot(x.row(r), x.row(r), x.cols())), T(1e-12));
+      norms(0, r) = (std::max)(std::sqrt(dot(x.row(r), x.row(r), x.cols())), T(1e-12));
       for (Index c = 0; c < x.cols(); ++c) {
         y(r, c) = x(r, c) / norms(0, r);
       }
@@ -465,7 +465,7 @@ class ReferenceLane {
   /// ids_r = argmin_k |x_r - centers_k|², the lowest k among equals
   void nearest(In x, In centers, std::span<std::int32_t> ids) {
     for (Index r = 0; r < x.rows(); ++r) {
-      T best = std::numeric_limits<T>::max();
+      T best = (std::numeric_limits<T>::max)();
       ids[static_cast<std::size_t>(r)] = 0;
       for (Index k = 0; k < centers.rows(); ++k) {
         const T distance = dot(centers.row(k), centers.row(k), x.cols()) - 2 * dot(x.row(r), centers.row(k), x.cols());
@@ -561,7 +561,7 @@ class ReferenceLane {
     for (Index r = 0; r < largest.cols(); ++r) {
       T m = largest(0, r);
       for (Index g = 1; g < largest.rows(); ++g) {
-        m = std::max(m, largest(g, r));
+        m = (std::max)(m, largest(g, r));
       }
       T total = 0;
       for (Index g = 0; g < largest.rows(); ++g) {
@@ -611,7 +611,7 @@ class ReferenceLane {
       for (Index j = 0; j < s.cols(); ++j) {
         const bool competes = j != i && (labels.empty() || j == positive || label(i) != label(j));
         z[j] = competes ? z[j] / temperature : std::numeric_limits<T>::lowest();
-        largest = std::max(largest, z[j]);
+        largest = (std::max)(largest, z[j]);
       }
       const T at_positive = z[positive];
       T sum = 0;
@@ -728,7 +728,7 @@ class ReferenceLane {
           T& score = p[static_cast<std::size_t>(j - begin)];
           const bool seen = !any || tokens.item(j) != padding_item;
           score = seen ? scale * dot(queries.row(s) + first, x.row(j), d) : std::numeric_limits<T>::lowest();
-          largest = std::max(largest, score);
+          largest = (std::max)(largest, score);
         }
         T sum = 0;
         for (auto& score : p) {
@@ -776,7 +776,7 @@ class ReferenceLane {
     return sum;
   }
 
-  static T softplus(T x) { return std::max(x, T(0)) + std::log1p(std::exp(-std::abs(x))); }
+  static T softplus(T x) { return (std::max)(x, T(0)) + std::log1p(std::exp(-std::abs(x))); }
   static T logistic(T x) { return T(1) / (T(1) + std::exp(-x)); }
   static T normal_cdf(T x) { return T(0.5) * std::erfc(-x / std::numbers::sqrt2_v<T>); }
 

@@ -271,7 +271,7 @@ inline NormRows norm_rows(const TokenView& tokens, const DropoutMask& mask, Inde
   const Index sequences = mask.active() ? tokens.sequences() : 0;
   const Index least = sequences > 0 ? 1 : NormRows::at_once;
   const Index units = sequences > 0 ? sequences : rows;
-  return {DeviceTokens(tokens), rows, sequences, std::max(least, blocks_for(units, most_blocks))};
+  return {DeviceTokens(tokens), rows, sequences, (std::max)(least, blocks_for(units, most_blocks))};
 }
 
 [[nodiscard]] inline Index norm_blocks(const NormRows& r) {

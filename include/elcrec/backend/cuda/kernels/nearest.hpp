@@ -57,7 +57,7 @@ struct NearestKernel {
     int best_id[own];
     for (int i = 0; i < own; ++i) {
       best[i] = infinity<T>;
-      best_id[i] = std::numeric_limits<int>::max();
+      best_id[i] = (std::numeric_limits<int>::max)();
     }
     for (Index k0 = 0; k0 < centers.rows(); k0 += Product::side) {
       const auto center = [&](int k, int j) { return k0 + j < centers.rows() ? centers(k0 + j, k) : T(0); };

@@ -76,7 +76,7 @@ struct LaunchShape {
   };
   const Index x = power(columns, threads);
   const Index y = power(rows, threads / x);
-  return {{.x = columns == 0 ? 0 : blocks_for(rows, y), .y = std::min(most_blocks_y, blocks_for(columns, x))},
+  return {{.x = columns == 0 ? 0 : blocks_for(rows, y), .y = (std::min)(most_blocks_y, blocks_for(columns, x))},
           {.x = x, .y = y}};
 }
 

@@ -188,7 +188,7 @@ void rank_targets(const Stream& stream, CudaWorkspace& memory, const RankingRule
 // ---- top k --------------------------------------------------------------------------------------------------------
 
 /// Place in a sorted list that no candidate took: behind all candidates.
-inline constexpr ItemId no_item = std::numeric_limits<ItemId>::max();
+inline constexpr ItemId no_item = (std::numeric_limits<ItemId>::max)();
 
 /// An item and its score; better ones first, the lower id among equals.
 template <class T>
@@ -451,7 +451,7 @@ void top_k(const Stream& stream, CudaWorkspace& memory, const RankingRule& rule,
   const Index step = std::clamp<Index>(scratch_candidates / std::max<Index>(1, blocks * length), Top::users_of_block,
                                        most_user_blocks * Top::users_of_block);
   for (Index u0 = 0; u0 < queries.rows(); u0 += step) {
-    const Index users = std::min(step, queries.rows() - u0);
+    const Index users = (std::min)(step, queries.rows() - u0);
     const auto frame = memory.frame();
     Index lists = blocks;
     Index list_length = length;
@@ -462,7 +462,7 @@ void top_k(const Stream& stream, CudaWorkspace& memory, const RankingRule& rule,
                rule.last, static_cast<int>(list_length), has_packs(table), from.data()});
     while (lists > 1) {
       const Index merged_lists = blocks_for(lists, Merge::fan);
-      const Index merged_length = std::min(k, list_length * std::min<Index>(lists, Merge::fan));
+      const Index merged_length = (std::min)(k, list_length * std::min<Index>(lists, Merge::fan));
       const auto to = memory.template array<Candidate<T>>(users * merged_lists * merged_length);
       launch(stream, {.x = blocks_for(users * lists * list_length, Merge::max_threads)}, {.x = Merge::max_threads}, 0,
              Merge{from.data(), static_cast<int>(lists), static_cast<int>(list_length), to.data(),

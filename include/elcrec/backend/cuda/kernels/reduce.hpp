@@ -83,7 +83,7 @@ void add_sum_of(const Stream& stream, CudaWorkspace& memory, double a, Index row
   if (rows * cols == 0) {
     return;
   }
-  const Index blocks = std::min(most_blocks, blocks_for(rows * cols, per_thread * detail::sum_threads));
+  const Index blocks = (std::min)(most_blocks, blocks_for(rows * cols, per_thread * detail::sum_threads));
   const auto frame = memory.frame();
   double* const partial = memory.template array<double>(blocks).data();
   launch(stream, {.x = blocks}, {.x = detail::sum_threads}, 0, PartialSumKernel<F>{f, rows, cols, partial});
@@ -226,7 +226,7 @@ void sum_columns(const Stream& stream, CudaWorkspace& memory, Index rows, F f, T
   constexpr Index least_rows = 64;
   constexpr Index most_chunks = 64;
   const Index d = y.cols();
-  const Index chunk_rows = std::max(least_rows, blocks_for(rows, most_chunks));
+  const Index chunk_rows = (std::max)(least_rows, blocks_for(rows, most_chunks));
   const Index chunks = blocks_for(rows, chunk_rows);
   const auto frame = memory.frame();
   const auto partial = memory.template matrix<T>(chunks, d);

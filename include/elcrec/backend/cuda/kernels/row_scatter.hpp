@@ -185,8 +185,8 @@ void scatter_rows(const Stream& stream, CudaWorkspace& memory, std::span<const R
   constexpr Index warps_of_block = AddSortedRowsKernel<T>::max_threads / warp_size;
   const auto table_rows = static_cast<std::uint32_t>(table.rows());
   for (; !contributions.empty();
-       contributions = contributions.subspan(std::min(contributions.size(), RowLists<T>::most))) {
-    const RowLists<T> lists(contributions.first(std::min(contributions.size(), RowLists<T>::most)));
+       contributions = contributions.subspan((std::min)(contributions.size(), RowLists<T>::most))) {
+    const RowLists<T> lists(contributions.first((std::min)(contributions.size(), RowLists<T>::most)));
     const Index count = lists.count();
     if (count == 0) {
       continue;
@@ -254,7 +254,7 @@ inline constexpr Block touched_block{.x = 128};
 /// Enough blocks to fill a device, or for all rows of a small table.
 [[nodiscard]] inline Grid touched_grid(Index table_rows) {
   constexpr Index most_blocks = 256;
-  return {.x = std::min(most_blocks, blocks_for(table_rows, touched_block.x / warp_size))};
+  return {.x = (std::min)(most_blocks, blocks_for(table_rows, touched_block.x / warp_size))};
 }
 
 }  // namespace detail
