@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building elcrec needs and this machine lacks. Silent when nothing is missing.
-# With --ci also clang, for the second compiler of the checks; with --results also what draws the figures of RESULTS.md.
+# With --ci also what the checks use besides: clang, an older GCC, another standard library, 32 bits, a compiler cache;
+# with --results also what draws the figures of RESULTS.md.
 set -eu
 
 # One preprocessor run names the Debian package of every header that is missing.
@@ -42,8 +43,13 @@ if [ -n "$compiler" ] && headers=$(missing_headers "$compiler" 2>/dev/null); the
 else
   missing="$missing g++ $libraries"
 fi
-if [ "${1:-}" = --ci ] && ! has clang++ && ! has clang++-14; then
-  missing="$missing clang"
+if [ "${1:-}" = --ci ]; then
+  has clang++ || has clang++-14 || missing="$missing clang"
+  has g++-11 || missing="$missing g++-11"
+  has ccache || missing="$missing ccache"
+  for package in libc++-dev libc++abi-dev g++-multilib; do
+    dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
+  done
 fi
 if [ "${1:-}" = --results ] && ! /usr/bin/python3 -c 'import matplotlib, sklearn' 2>/dev/null; then
   missing="$missing python3-matplotlib python3-sklearn"

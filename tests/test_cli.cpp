@@ -3,6 +3,7 @@
 #include <cmath>
 #include <csignal>
 #include <cstdint>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <functional>
@@ -885,4 +886,39 @@ TEST_CASE("a signal during the k-means start is heard within a second") {
   CHECK(finished.code == 0);
   CHECK(heard_after.count() < 1.0);
   CHECK(contains(finished.out, "interrupted after 0 whole epochs; saved model.safetensors"));
+}
+
+TEST_CASE("whichever allocation fails, a command ends with exit code 0 or 1 and says what is the matter") {
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(__clang__)
+  MESSAGE("skipped: the library that fails allocations cannot be preloaded before a sanitizer's");
+#else
+  const Trained program;
+  const auto run_failing = [&](const Args& args, long n) {
+    ::setenv("LD_PRELOAD", ELCREC_FAILING_ALLOCATION, 1);
+    ::setenv("ELCREC_FAILS", std::to_string(n).c_str(), 1);
+    const Finished finished = program.run(args);
+    ::unsetenv("LD_PRELOAD");
+    ::unsetenv("ELCREC_FAILS");
+    return finished;
+  };
+  const std::vector<Args> commands{
+      train_args({"--epochs", "1", "--json", "--log", "log.jsonl"}),
+      {"evaluate", "--data", "data.txt", "--checkpoint", "model.safetensors", "--threads", "1", "--json"},
+      {"recommend", "--checkpoint", "model.safetensors", "--history", "13 23", "--threads", "1", "--json"},
+      {"intents", "--checkpoint", "model.safetensors", "--data", "data.txt", "--threads", "1", "--json"}};
+  for (const Args& args : commands) {
+    CAPTURE(args.front());
+    int failures = 0;
+    // The first ones make the command line's parser; from there on about as many again as were there before.
+    for (long n = 0; n < 200'000; n += 1 + n / 12) {
+      CAPTURE(n);
+      const Finished finished = run_failing(args, n);
+      CAPTURE(finished.err);
+      CHECK((finished.code == 0 || finished.code == 1));
+      CHECK((finished.code == 0 || !finished.err.empty()));
+      failures += finished.code;
+    }
+    CHECK(failures > 20);
+  }
+#endif
 }

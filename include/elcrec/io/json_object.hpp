@@ -31,7 +31,7 @@ class JsonObject {
   JsonObject& add(std::string_view key, std::span<const T> numbers) {
     std::string list;
     for (const T number : numbers) {
-      list += (list.empty() ? "[" : ",") + std::to_string(number);
+      list.append(list.empty() ? "[" : ",").append(std::to_string(number));
     }
     return add_raw(key, list.empty() ? "[]" : list + ']');
   }
