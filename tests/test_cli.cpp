@@ -22,6 +22,7 @@
 #include "elcrec/data/synthetic.hpp"
 #include "elcrec/data/write_sequences.hpp"
 #include "elcrec/io/safetensors.hpp"
+#include "paths.hpp"
 #include "program.hpp"
 
 namespace el = elcrec;
@@ -37,7 +38,7 @@ namespace {
 
 class Program : public el::test::Program {
  public:
-  Program() : el::test::Program(ELCREC_PROGRAM) {}
+  Program() : el::test::Program(el::test::program) {}
 };
 
 constexpr el::Index user_count = 60;
@@ -894,7 +895,7 @@ TEST_CASE("whichever allocation fails, a command ends with exit code 0 or 1 and 
 #else
   const Trained program;
   const auto run_failing = [&](const Args& args, long n) {
-    ::setenv("LD_PRELOAD", ELCREC_FAILING_ALLOCATION, 1);
+    ::setenv("LD_PRELOAD", el::test::failing_allocation, 1);
     ::setenv("ELCREC_FAILS", std::to_string(n).c_str(), 1);
     const Finished finished = program.run(args);
     ::unsetenv("LD_PRELOAD");

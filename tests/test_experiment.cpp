@@ -14,6 +14,7 @@
 #include "elcrec/data/synthetic.hpp"
 #include "elcrec/data/write_sequences.hpp"
 #include "elcrec/eval/significance.hpp"
+#include "paths.hpp"
 #include "program.hpp"
 
 namespace el = elcrec;
@@ -31,7 +32,7 @@ constexpr el::Index users = 60;
 /// A folder with two data sets and a grid of small runs.
 class Experiment : public el::test::Program {
  public:
-  Experiment() : el::test::Program(ELCREC_EXPERIMENT) {
+  Experiment() : el::test::Program(el::test::experiment_program) {
     for (const std::uint64_t seed : {1U, 2U}) {
       std::ostringstream lines;
       el::write_sequences(

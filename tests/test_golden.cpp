@@ -14,6 +14,7 @@
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/optim/adam.hpp"
+#include "paths.hpp"
 #include "support.hpp"
 #ifdef ELCREC_TEST_CUDA
 #include "elcrec/backend/cuda.hpp"
@@ -34,8 +35,9 @@ namespace {
 
 std::vector<std::filesystem::path> golden_files() {
   const char* chosen = std::getenv("ELCREC_GOLDEN_DIR");
-  const std::filesystem::path folder =
-      chosen != nullptr ? std::filesystem::path(chosen) : std::filesystem::path(ELCREC_SOURCE_DIR) / "tests/golden";
+  const std::filesystem::path folder = chosen != nullptr
+                                           ? std::filesystem::path(chosen)
+                                           : std::filesystem::path(el::test::source_folder) / "tests/golden";
   std::vector<std::filesystem::path> files;
   for (const auto& entry : std::filesystem::directory_iterator(folder)) {
     if (entry.path().extension() == ".safetensors") {

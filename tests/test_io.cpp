@@ -26,6 +26,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/io/atomic_file.hpp"
 #include "elcrec/io/safetensors.hpp"
+#include "paths.hpp"
 
 namespace el = elcrec;
 namespace fs = std::filesystem;
@@ -494,7 +495,7 @@ TEST_CASE("safetensors: every truncation is refused, every damaged header is ref
 
 TEST_CASE("safetensors: the golden files are read, and copied without loss") {
   const ScratchFolder folder;
-  const fs::path golden = fs::path(ELCREC_SOURCE_DIR) / "tests/golden";
+  const fs::path golden = fs::path(el::test::source_folder) / "tests/golden";
   const el::SafetensorsFile shift = el::SafetensorsFile::read(golden / "elcrec_shift_1layer.safetensors");
   CHECK(shift.names().size() == 167);
   CHECK(shift.metadata().at("prototype") == "shift");

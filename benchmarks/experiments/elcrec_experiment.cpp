@@ -173,7 +173,7 @@ int run(CLI::App& app, int argc, char** argv) {
   app.add_option("--results", options.results, "file that rows are appended to")->required();
   app.add_option("--work", options.work, "folder of checkpoints and logs")->required();
   app.add_option("--only", only, "only runs of whose name, experiment/dataset/variant/seed, a part matches this");
-  app.add_option("--threads", options.threads, "threads; 0 for all of the machine")
+  app.add_option("--threads", options.threads, "threads; 0 for as many as this process may use processors")
       ->check(CLI::NonNegativeNumber)
       ->capture_default_str();
   app.add_option("--jobs", options.jobs, "runs at a time; rows of more than one have no peak memory")

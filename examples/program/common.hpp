@@ -29,7 +29,7 @@ using nlohmann::ordered_json;
 class Common {
  public:
   void add_to(CLI::App& command) {
-    command.add_option("--threads", threads_, "threads; 0 for all of the machine")
+    command.add_option("--threads", threads_, "threads; 0 for as many as this process may use processors")
         ->check(CLI::NonNegativeNumber)
         ->capture_default_str();
     command.add_flag("--json", json_, "print one JSON object");
