@@ -137,8 +137,7 @@ void rewrite(const fs::path& path, const std::function<void(Parts&)>& change) {
     }
   }
   change(parts);
-  const el::Cpu cpu({.threads = 1});
-  el::CheckpointWriter writer;
+  el::SafetensorsWriter writer;  // not the checkpoints' own, which refuses what is not finite
   for (const auto& [key, value] : parts.metadata) {
     writer.metadata(key, value);
   }
@@ -146,12 +145,12 @@ void rewrite(const fs::path& path, const std::function<void(Parts&)>& change) {
     return shapes[name].size() == 1 ? std::vector<Index>{static_cast<Index>(size)} : shapes[name];
   };
   for (const auto& [name, values] : parts.floats) {
-    writer.add<el::Cpu, float>(cpu, name, shape(name, values.size()), values);
+    writer.add<float>(name, shape(name, values.size()), values);
   }
   for (const auto& [name, values] : parts.doubles) {
-    writer.add<el::Cpu, double>(cpu, name, shape(name, values.size()), values);
+    writer.add<double>(name, shape(name, values.size()), values);
   }
-  writer.add(el::ItemMap(ids));
+  writer.add<std::int64_t>(std::string(el::item_ids_tensor), {static_cast<Index>(ids.size())}, ids);
   writer.write(path);
 }
 

@@ -32,10 +32,8 @@ typename B::Scalar >
 /// one whose square is not: no trained weight comes near).
 template <class Component, Backend B>
 void require_finite(const B& backend, const Component& component, std::string_view where) {
-  const auto list = parameters(component);
-  const auto squares = sums_of_squares(backend, std::span<const typename decltype(list)::value_type>(list));
-  for (std::size_t i = 0; i < list.size(); ++i) {
-    require<DivergenceError>(is_finite(squares[i]), where, ": parameter '", list[i].name,
+  for (const auto& p : parameters(component)) {  // one by one: a recommender that is made starts no threads
+    require<DivergenceError>(is_finite(sums_of_squares(backend, std::span(&p, 1))[0]), where, ": parameter '", p.name,
                              "' holds numbers that are not finite; expected finite weights. Lower the learning rate?");
   }
 }
