@@ -496,6 +496,7 @@ TEST_CASE("A fingerprint changes with every bit, with the order and with where c
   CHECK(of("ab"sv, "c"sv) != of("a"sv, "bc"sv));
   CHECK(of("abc"sv) != of("abc\0"sv));
   CHECK(of(1, 2) != of(2, 1));
+  CHECK(of("text") == of("text"sv));  // not where it stands
   CHECK(Fingerprint().text() == "243f6a8885a308d3");
 }
 

@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "elcrec/elcrec.hpp"
+#include "failing_new.hpp"
 #include "support.hpp"
 
 namespace el = elcrec;
@@ -27,17 +28,6 @@ namespace {
 thread_local long left = -1;
 /// No allocation may be larger.
 std::atomic<std::size_t> largest{std::numeric_limits<std::size_t>::max()};
-
-void* allocate(std::size_t bytes, std::size_t alignment) {
-  if (left == 0 || bytes > largest) {
-    left = -1;
-    throw std::bad_alloc();
-  }
-  left -= left > 0 ? 1 : 0;
-  void* p = alignment == 0 ? std::malloc(bytes == 0 ? 1 : bytes)
-                           : std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  return p != nullptr ? p : throw std::bad_alloc();
-}
 
 /// Runs the job with its first, second, ... allocation failing until it needs no more; returns how many there were.
 template <class Job>
@@ -77,16 +67,14 @@ struct Fixture {
 
 }  // namespace
 
-// GCC takes the pairing of malloc and free for a mismatch when it sees only one of the two.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-void* operator new(std::size_t n) { return allocate(n, 0); }
-void* operator new(std::size_t n, std::align_val_t alignment) {
-  return allocate(n, static_cast<std::size_t>(alignment));
+bool el::test::allocation_fails(std::size_t bytes) {
+  if (left == 0 || bytes > largest) {
+    left = -1;
+    return true;
+  }
+  left -= left > 0 ? 1 : 0;
+  return false;
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 TEST_CASE_FIXTURE(Fixture, "reading a file of histories") {
   std::string text = "1 2 3 4 5\n2 3 4 5 6\n7 8 2 3 9\n";

@@ -85,9 +85,6 @@ inline void fit_intents(elcrec::ELCRecOptions& model, const RunOptions& run, Ind
   return run;
 }
 
-/// Before their names in a checkpoint's metadata.
-inline constexpr std::string_view run_prefix = "run.";
-
 /// visitor(name, field, description) for every option, as for elcrec::ELCRecOptions.
 template <class Options>
   requires std::same_as<std::remove_const_t<Options>, RunOptions>
@@ -138,7 +135,7 @@ class TrainedModel : public elcrec::ELCRec<B> {
   [[nodiscard]] std::map<std::string, std::string> metadata() const {
     auto metadata = Base::metadata();
     visit_options(run_, [&](const char* name, const auto& value, const char*) {
-      metadata[std::string(run_prefix) + name] = elcrec::to_text(value);
+      metadata[std::string(elcrec::run_metadata_prefix) + name] = elcrec::to_text(value);
     });
     return metadata;
   }
@@ -151,7 +148,7 @@ class TrainedModel : public elcrec::ELCRec<B> {
 [[nodiscard]] inline RunOptions read_run(const std::map<std::string, std::string>& metadata) {
   RunOptions run;
   visit_options(run, [&](const char* name, auto& value, const char*) {
-    const std::string key = std::string(run_prefix) + name;
+    const std::string key = std::string(elcrec::run_metadata_prefix) + name;
     if (const auto found = metadata.find(key); found != metadata.end()) {
       elcrec::from_text(key, found->second, value);
     }

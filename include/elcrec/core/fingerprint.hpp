@@ -25,9 +25,8 @@ class Fingerprint {
   }
   Fingerprint& add(std::string_view text) { return add_bytes(std::as_bytes(std::span(text.data(), text.size()))); }
   template <class T>
-  requires std::has_unique_object_representations_v<T> Fingerprint& add(T value) {
-    return add_bytes(std::as_bytes(std::span(&value, 1)));
-  }
+    requires(std::has_unique_object_representations_v<T> && !std::is_pointer_v<T>)
+  Fingerprint& add(T value) { return add_bytes(std::as_bytes(std::span(&value, 1))); }
 
   /// Any bytes, and their number: what is added in two calls is not what is added in one.
   Fingerprint& add_bytes(std::span<const std::byte> bytes) {

@@ -331,8 +331,8 @@ class Trainer {
       return found->second;
     };
     const auto expect = [&](const std::string& key, const std::string& wanted) {
-      require<FileError>(text(key) == wanted, path, ": found ", key, " = ", text(key), ", expected ", wanted,
-                         " as in this run");
+      require<FileError>(text(key) == wanted, path, ": found ", key, " = ", detail::excerpt(text(key)), ", expected ",
+                         wanted, " as in this run");
     };
     const auto number = [&]<class T>(const std::string& key, T lowest, T highest) {
       T value{};
@@ -346,8 +346,8 @@ class Trainer {
         reads = reads && is_finite(value);
       }
       require<FileError>(reads && lowest <= value && value <= highest, path, ": ", training_prefix, key, ": found '",
-                         text(key), "', expected a ", std::is_floating_point_v<T> ? "" : "whole ", "number from ",
-                         lowest, " to ", highest);
+                         detail::excerpt(text(key)), "', expected a ", std::is_floating_point_v<T> ? "" : "whole ",
+                         "number from ", lowest, " to ", highest);
       return value;
     };
     expect("optimizer", std::string(Opt::name));
@@ -366,7 +366,8 @@ class Trainer {
       saved.ground.users = number("users", Index{1}, most);
       saved.ground.protocol = text("protocol");
       require<FileError>(saved.ground.protocol == "strict" || saved.ground.protocol == "paper", path, ": ",
-                         training_prefix, "protocol: found '", saved.ground.protocol, "', expected strict or paper");
+                         training_prefix, "protocol: found '", detail::excerpt(saved.ground.protocol),
+                         "', expected strict or paper");
       saved.ground.metric_cutoff = number("metric_cutoff", 1, (std::numeric_limits<int>::max)());
       p.measured_anew = number("measured_anew", Index{0}, p.epoch);
       p.batch = number("batch", Index{0}, batches_of(saved.ground.users) - 1);
