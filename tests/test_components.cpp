@@ -1089,6 +1089,9 @@ TEST_CASE("wrong options say what is expected") {
 
 namespace {
 
+constexpr el::TransformerOptions no_layers{.hidden = hidden, .layers = 0, .max_length = max_length};
+constexpr Index item_count = items;  // where a member has the name
+
 /// An encoder of no layers that does not say whether it is causal.
 struct Silent {
   using Inner = el::TransformerEncoder<el::Dynamic, el::Reference>;
@@ -1103,7 +1106,7 @@ struct Silent {
   }
   static void visit_parameters(auto& self, auto&& visitor) { Inner::visit_parameters(self.inner, visitor); }
 
-  Inner inner{el::Reference(), {.hidden = ::hidden, .layers = 0, .max_length = ::max_length}};
+  Inner inner{el::Reference(), no_layers};
 };
 
 /// The input's view by an author who did not think of encoders that look ahead.
@@ -1116,7 +1119,7 @@ struct OwnView {
 /// A model with a parameter that no training pass has a gradient for.
 struct WithBias : el::SasRec<el::Reference> {
   explicit WithBias(const el::TransformerEncoder<el::Dynamic, el::Reference>& encoder_part, Index bias_size)
-      : el::SasRec<el::Reference>(el::Reference(), ::items, encoder_part, el::NoClusters<el::Reference>{}),
+      : el::SasRec<el::Reference>(el::Reference(), item_count, encoder_part, el::NoClusters<el::Reference>{}),
         bias(el::Reference(), 1, bias_size) {}
   static void visit_parameters(auto& self, auto&& visitor) {
     el::SasRec<el::Reference>::visit_parameters(self, visitor);

@@ -20,6 +20,7 @@
 
 #include <doctest/doctest.h>
 
+#include "../paths.hpp"
 #include "../support.hpp"
 #include "elcrec/backend/cuda.hpp"
 #include "elcrec/elcrec.hpp"
