@@ -5,6 +5,7 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -162,6 +163,36 @@ TEST_CASE("checkpoint: no flipped byte changes a model unnoticed") {
   }
   CHECK(unnoticed == 0);
   CHECK(accepted_data == 0);
+}
+
+TEST_CASE("checkpoint: the checksums are of names, types, shapes, keys and bytes") {
+  const std::vector<float> values{1, 2, 3, 4, 5, 6};
+  const auto of = [](const std::string& name, const std::vector<Index>& shape, const auto& data) {
+    el::SafetensorsWriter writer;
+    writer.add(name, shape, std::span(data));
+    return el::detail::checksum_of_tensors(writer);
+  };
+  const auto digest = of("a", {2, 3}, values);
+  CHECK(digest == of("a", {2, 3}, std::vector<float>(values)));
+  CHECK(digest != of("b", {2, 3}, values));
+  CHECK(digest != of("a", {3, 2}, values));
+  CHECK(digest != of("a", {2, 3}, std::vector<float>{1, 2, 3, 4, 5, 7}));
+  CHECK(of("a", {2}, std::vector<std::int32_t>{1, 2}) != of("a", {2}, std::vector<std::uint32_t>{1, 2}));
+  CHECK(el::detail::checksum_of({{"heads", "2"}}) != el::detail::checksum_of({{"layers", "2"}}));
+  CHECK(el::detail::checksum_of({{"heads", "2"}}) != el::detail::checksum_of({{"heads", "4"}}));
+}
+
+TEST_CASE("checkpoint: numbers that are not finite are not saved") {
+  const TemporaryFile file;
+  Model model(small_options());
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    model.items()(2, 1) = bad;
+    CHECK_THROWS_WITH_AS(
+        el::save_model(file.path, model, el::ItemMap::identity(5)),
+        "checkpoint: tensor 'item_embeddings.weight' holds numbers that are not finite; expected finite ones",
+        el::DivergenceError);
+    CHECK_FALSE(fs::exists(file.path));
+  }
 }
 
 TEST_CASE("checkpoint: what was edited by hand is told, and how to load it all the same") {

@@ -154,6 +154,15 @@ TEST_CASE("weight decay shrinks matrices and leaves vectors") {
   for (const float p : vector.view().flat()) {
     CHECK(p == 2.0F);
   }
+  // Lazy: the rows that have a gradient.
+  const std::vector<std::int32_t> rows{2};
+  auto some_rows = list(no_gradient, no_vector_gradient);
+  some_rows[0].rows = rows;
+  el::Adam::State<el::Cpu> lazy(el::Adam{.learning_rate = 0.5, .lazy = true, .weight_decay = 0.1}, backend, parameters);
+  std::ranges::fill(matrix.view().flat(), 2.0F);
+  lazy.step(backend, parameters, some_rows, 0.5);
+  CHECK(matrix.view()(1, 0) == 2.0F);
+  CHECK(matrix.view()(2, 6) == doctest::Approx(2 * (1 - 0.5 * 0.5 * 0.1)));
   for (const double wrong : {-0.1, 2.0}) {
     CHECK_THROWS_AS(
         (el::Adam::State<el::Cpu>(el::Adam{.learning_rate = 0.5, .weight_decay = wrong}, backend, parameters)),
