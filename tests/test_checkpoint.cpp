@@ -245,6 +245,11 @@ TEST_CASE("checkpoint: metadata go over what the shapes tell, and contradictions
   CHECK(loaded_with({{"hidden", "4"}, {"heads", "1"}})["heads"] == "1");
   CHECK(loaded_with(el::to_metadata(o)) == el::to_metadata(o));
 
+  o.pooling = el::Pooling::concat;  // as the width of the centers tells
+  expected["pooling"] = "concat";
+  Tensors{Model(o)}.write(file.path, {});
+  CHECK(el::to_metadata(el::load_elcrec<Backend>(file.path).model.options()) == expected);
+
   const auto refused = [&](const char* key, const char* value, const char* part) {
     tensors.write(file.path, {{key, value}});
     const std::string what = load_error(file.path);
@@ -280,6 +285,15 @@ TEST_CASE("checkpoint: an item table without a mask row does not lose its last i
   tensors.shapes["item_embeddings.weight"] = {7, 4};
   tensors.write(file.path, {}, 5);
   CHECK(load_error(file.path) == "loaded");
+  for (const Index ids : {4, 6}) {
+    tensors.write(file.path, {{"items", "5"}}, ids);
+    CHECK(load_error(file.path) ==
+          el::message("tensor 'item_ids': found ", ids, " ids, expected one for each of the 5 items"));
+  }
+  tensors.shapes["item_embeddings.weight"] = {2, 4};
+  tensors.write(file.path, {});
+  CHECK(load_error(file.path) ==
+        "tensor 'item_embeddings.weight': found 2 rows, expected at least 3: padding, items, mask");
 }
 
 TEST_CASE("checkpoint: sizes that the tensors do not have are refused before anything is built") {

@@ -366,6 +366,17 @@ TEST_CASE("leave_one_out: copies share the data set") {
   CHECK(other.target(0, el::Split::test) == 4);
 }
 
+TEST_CASE("leave_one_out: a fingerprint is of every item, held-out ones too, of names and of where users begin") {
+  const auto of = [](const std::string& text) { return el::fingerprint(el::leave_one_out(read(text))).value(); };
+  const auto digest = of("1 1 2 3 4 5\n2 5 4 3 2 1\n");
+  CHECK(digest == of("1 1 2 3 4 5\n2 5 4 3 2 1\n"));
+  CHECK(digest != of("1 2 1 3 4 5\n2 5 4 3 2 1\n"));
+  CHECK(digest != of("1 1 2 3 5 4\n2 5 4 3 2 1\n"));
+  CHECK(digest != of("1 1 2 3 4 5\n2 5 4 3 1 2\n"));
+  CHECK(digest != of("1 1 2 3 4 6\n2 6 4 3 2 1\n"));  // other names, the same rows
+  CHECK(digest != of("1 1 2 3 4 5 5\n2 4 3 2 1\n"));
+}
+
 namespace {
 
 struct ReturnsView {
