@@ -5,6 +5,7 @@
 #include <fstream>
 #include <functional>
 #include <iterator>
+#include <limits>
 #include <map>
 #include <span>
 #include <string>
@@ -164,6 +165,36 @@ TEST_CASE("checkpoint: no flipped byte changes a model unnoticed") {
   CHECK(accepted_data == 0);
 }
 
+TEST_CASE("checkpoint: the checksums are of names, types, shapes, keys and bytes") {
+  const std::vector<float> values{1, 2, 3, 4, 5, 6};
+  const auto of = [](const std::string& name, const std::vector<Index>& shape, const auto& data) {
+    el::SafetensorsWriter writer;
+    writer.add(name, shape, std::span(data));
+    return el::detail::checksum_of_tensors(writer);
+  };
+  const auto digest = of("a", {2, 3}, values);
+  CHECK(digest == of("a", {2, 3}, std::vector<float>(values)));
+  CHECK(digest != of("b", {2, 3}, values));
+  CHECK(digest != of("a", {3, 2}, values));
+  CHECK(digest != of("a", {2, 3}, std::vector<float>{1, 2, 3, 4, 5, 7}));
+  CHECK(of("a", {2}, std::vector<std::int32_t>{1, 2}) != of("a", {2}, std::vector<std::uint32_t>{1, 2}));
+  CHECK(el::detail::checksum_of({{"heads", "2"}}) != el::detail::checksum_of({{"layers", "2"}}));
+  CHECK(el::detail::checksum_of({{"heads", "2"}}) != el::detail::checksum_of({{"heads", "4"}}));
+}
+
+TEST_CASE("checkpoint: numbers that are not finite are not saved") {
+  const TemporaryFile file;
+  Model model(small_options());
+  for (const float bad : {std::numeric_limits<float>::quiet_NaN(), -std::numeric_limits<float>::infinity()}) {
+    model.items()(2, 1) = bad;
+    CHECK_THROWS_WITH_AS(
+        el::save_model(file.path, model, el::ItemMap::identity(5)),
+        "checkpoint: tensor 'item_embeddings.weight' holds numbers that are not finite; expected finite ones",
+        el::DivergenceError);
+    CHECK_FALSE(fs::exists(file.path));
+  }
+}
+
 TEST_CASE("checkpoint: what was edited by hand is told, and how to load it all the same") {
   const TemporaryFile file;
   const Model model(small_options());
@@ -214,6 +245,11 @@ TEST_CASE("checkpoint: metadata go over what the shapes tell, and contradictions
   CHECK(loaded_with({{"hidden", "4"}, {"heads", "1"}})["heads"] == "1");
   CHECK(loaded_with(el::to_metadata(o)) == el::to_metadata(o));
 
+  o.pooling = el::Pooling::concat;  // as the width of the centers tells
+  expected["pooling"] = "concat";
+  Tensors{Model(o)}.write(file.path, {});
+  CHECK(el::to_metadata(el::load_elcrec<Backend>(file.path).model.options()) == expected);
+
   const auto refused = [&](const char* key, const char* value, const char* part) {
     tensors.write(file.path, {{key, value}});
     const std::string what = load_error(file.path);
@@ -249,6 +285,15 @@ TEST_CASE("checkpoint: an item table without a mask row does not lose its last i
   tensors.shapes["item_embeddings.weight"] = {7, 4};
   tensors.write(file.path, {}, 5);
   CHECK(load_error(file.path) == "loaded");
+  for (const Index ids : {4, 6}) {
+    tensors.write(file.path, {{"items", "5"}}, ids);
+    CHECK(load_error(file.path) ==
+          el::message("tensor 'item_ids': found ", ids, " ids, expected one for each of the 5 items"));
+  }
+  tensors.shapes["item_embeddings.weight"] = {2, 4};
+  tensors.write(file.path, {});
+  CHECK(load_error(file.path) ==
+        "tensor 'item_embeddings.weight': found 2 rows, expected at least 3: padding, items, mask");
 }
 
 TEST_CASE("checkpoint: sizes that the tensors do not have are refused before anything is built") {

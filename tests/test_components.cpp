@@ -42,11 +42,17 @@ using el::test::value_of;
 #define K_MEANS_BACKENDS el::BasicCuda<double>, el::BasicCuda<float>
 constexpr Index most_samples = 5;  // emulated kernels are slow
 constexpr Index pass_samples = 1;
+constexpr bool along_directions = false;
+constexpr Index many_items = 70;
+constexpr Index many_users = 20;
 #else
 #define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>
 #define K_MEANS_BACKENDS el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>
 constexpr Index most_samples = 50;
 constexpr Index pass_samples = 6;
+constexpr bool along_directions = true;
+constexpr Index many_items = 4500;  // 18 blocks of a softmax, two a task
+constexpr Index many_users = 200;   // 1000 targets, in two chunks
 #endif
 
 namespace {
@@ -102,6 +108,41 @@ void check_block(const B& backend, const Component& component, Index rows, Index
   };
   const auto count = static_cast<Index>(el::parameters(subject).size());
   check(el::check_gradients(subject, loss, samples(50), backend), std::min(rows, count * most_samples));
+}
+
+/// The derivative along a random direction of each parameter against its gradient: every element at once, where samples
+/// may miss the rows that are wrong. `gradients` are those of the last loss().
+template <class B, class Loss, class Gradients>
+void check_directions(const B& backend, const std::vector<el::Parameter<double>>& list, Loss loss,
+                      Gradients gradients) {
+  loss();
+  std::vector<std::vector<double>> analytic;
+  for (const auto& g : gradients()) {
+    analytic.push_back(to_host(backend, g.values));
+  }
+  REQUIRE(analytic.size() == list.size());
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    CAPTURE(list[i].name);
+    const auto& g = analytic[i];
+    const auto direction = random_values(i, ssize(std::span(g)));
+    const auto square = [](const auto& v) { return std::inner_product(v.begin(), v.end(), v.begin(), 0.0); };
+    const double length = std::sqrt(square(direction));
+    const auto original = to_host(backend, list[i].values);
+    const auto loss_at = [&](double step) {
+      auto values = original;
+      for (std::size_t e = 0; e < values.size(); ++e) {
+        values[e] += step * direction[e] / length;
+      }
+      el::test::to_device(backend, values, list[i].values);
+      return loss();
+    };
+    constexpr double step = 1e-4;
+    const double numeric = (loss_at(step) - loss_at(-step)) / (2 * step);
+    el::test::to_device(backend, original, list[i].values);
+    const double expected = std::inner_product(g.begin(), g.end(), direction.begin(), 0.0) / length;
+    const double usual = std::sqrt(square(g) / static_cast<double>(g.size()));
+    CHECK(std::abs(numeric - expected) < gradient_tolerance * std::max(std::abs(expected), usual) + 1e-10);
+  }
 }
 
 /// A parameter that is nothing else.
@@ -431,7 +472,7 @@ TEST_CASE_TEMPLATE("cluster loss", B, EVERY_BACKEND) {
   const B backend;
   const Index users = 9;
   const Index d = 6;
-  for (const Index k : {2, 3, 17, 50}) {
+  for (const Index k : {2, 3, 17, 50, 1030}) {  // the last more than a block of rows
     for (const auto pairs : {el::CenterPairs::all, el::CenterPairs::distinct}) {
       for (const auto assignment : {el::Assignment::every, el::Assignment::nearest}) {
         el::WithInput<Values<B>> subject{{random_matrix(backend, 1, k, d)}, random_matrix(backend, 2, users, d)};
@@ -551,6 +592,46 @@ TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
     const auto scaled_values = to_host(backend, scaled.matrix.view());
     for (std::size_t i = 0; i < plain_values.size(); ++i) {
       CHECK(scaled_values[i] == doctest::Approx(1.5 * plain_values[i]).epsilon(1e-12));
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("info_nce of several tiles of samples", B, EVERY_BACKEND) {
+  const B backend;
+  const Index users = 70;
+  const Index d = 5;
+  const auto z = random_matrix(backend, 3, 2 * users, d, 0.4);
+  el::Matrix<B> dz(backend, 2 * users, d);
+  auto memory = backend.make_workspace();
+  const double loss = value_of(backend, [&](double* value) {
+    el::info_nce(backend, memory, el::GramIndex::rows(2 * users), z.view(), {}, {}, value, dz.view());
+  });
+
+  const HostCopy at(backend, z.view());
+  const auto pair = [](Index i) { return (i + users) % (2 * users); };
+  const auto exponential = [&](Index i, Index j) {
+    return j == i ? 0.0 : std::exp(std::inner_product(at.row(i), at.row(i) + d, at.row(j), 0.0));
+  };
+  std::vector<double> totals;
+  double expected = 0;
+  for (Index i = 0; i < 2 * users; ++i) {
+    totals.push_back(0);
+    for (Index j = 0; j < 2 * users; ++j) {
+      totals.back() += exponential(i, j);
+    }
+    expected += std::log(totals.back() / exponential(i, pair(i))) / (2 * users);
+  }
+  CHECK(loss == doctest::Approx(expected).epsilon(1e-12));
+  // dL/dz_i = 1/N Σ_j (p_ij + p_ji - 2 [j = pair(i)]) z_j
+  const HostCopy gradient(backend, dz.view());
+  for (const Index i : {0, 63, 64, 127, 128, 139}) {
+    for (Index c = 0; c < d; ++c) {
+      double sum = -2 * at(pair(i), c);
+      for (Index j = 0; j < 2 * users; ++j) {
+        sum += exponential(i, j) * (1 / totals[static_cast<std::size_t>(i)] + 1 / totals[static_cast<std::size_t>(j)]) *
+               at(j, c);
+      }
+      CHECK(gradient(i, c) == doctest::Approx(sum / (2 * users)).epsilon(1e-9));
     }
   }
 }
@@ -730,6 +811,12 @@ void check_pass(Model& model, bool projects, const std::function<void(Model&)>& 
   };
   const auto found = el::check_gradients(subject, loss, samples(pass_samples), model.backend());
   check(found, 15 * pass_samples);
+  if (along_directions) {
+    Trained<Model> gradient = subject;
+    check_directions(
+        backend, el::parameters(subject), [&] { return loss(subject, &gradient); },
+        [&] { return el::parameters(gradient); });
+  }
   CHECK(loss(subject, nullptr) != 0.0);
 }
 
@@ -770,6 +857,26 @@ TEST_CASE_TEMPLATE("gradients of a softmax with smoothed labels", B, EVERY_BACKE
           .weight = 0.7, .loss = el::NextItemLoss::softmax, .samples = samples, .labels = {.smoothing = 0.2}};
     });
   }
+}
+
+TEST_CASE_TEMPLATE("a softmax over several blocks of items, of targets in several chunks", B, EVERY_BACKEND) {
+  const auto backend = one_thread<B>();
+  using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NoClusters<B>, el::NextItem>;
+  Model model(backend, many_items, small_encoder(backend), {}, 1, 0.5);
+  model.template objective<el::NextItem>() = {
+      .weight = 0.7, .loss = el::NextItemLoss::softmax, .labels = {.smoothing = 0.2}};
+  el::StepBatches<Model> batches;
+  batches.template of<el::InputView>() =
+      random_batch(1,
+                   {.lengths = std::vector<Index>(static_cast<std::size_t>(many_users), max_length),
+                    .max_length = max_length,
+                    .items = many_items},
+                   model.padding);
+  el::TrainingPass<Model> pass(model);
+  // Without dropout: of so many rows some would be empty, whose layer norm has a jump there.
+  check_directions(
+      backend, el::parameters(model), [&] { return pass.run(batches, 7, 3, false).total; },
+      [&] { return pass.gradients(); });
 }
 
 namespace {
@@ -888,6 +995,23 @@ TEST_CASE_TEMPLATE("gradients of intent contrast", B, EVERY_BACKEND) {
         });
       }
     }
+  }
+}
+
+TEST_CASE_TEMPLATE("users of one label, or of one intent, are no negatives of each other", B, EVERY_BACKEND) {
+  const auto backend = one_thread<B>();
+  using Model = EveryObjective<B>;
+  for (const auto padding : both_paddings) {
+    const auto batches = random_batches<Model>(padding);  // six users: two pairs share a label, and of five intents one
+    const auto loss = [&](auto objective, bool masking) {
+      auto model = every_objective(backend, el::Pooling::mean, padding);
+      objective.weight = 1;
+      objective.mask_false_negatives = masking;
+      model.template objective<decltype(objective)>() = objective;
+      return el::TrainingPass<Model>(model).run(batches, 7, 3).total;
+    };
+    CHECK(loss(el::SequenceContrast{}, true) < loss(el::SequenceContrast{}, false) - 1e-3);
+    CHECK(loss(el::IntentContrast{}, true) < loss(el::IntentContrast{}, false) - 1e-3);
   }
 }
 

@@ -366,6 +366,17 @@ TEST_CASE("leave_one_out: copies share the data set") {
   CHECK(other.target(0, el::Split::test) == 4);
 }
 
+TEST_CASE("leave_one_out: a fingerprint is of every item, held-out ones too, of names and of where users begin") {
+  const auto of = [](const std::string& text) { return el::fingerprint(el::leave_one_out(read(text))).value(); };
+  const auto digest = of("1 1 2 3 4 5\n2 5 4 3 2 1\n");
+  CHECK(digest == of("1 1 2 3 4 5\n2 5 4 3 2 1\n"));
+  CHECK(digest != of("1 2 1 3 4 5\n2 5 4 3 2 1\n"));
+  CHECK(digest != of("1 1 2 3 5 4\n2 5 4 3 2 1\n"));
+  CHECK(digest != of("1 1 2 3 4 5\n2 5 4 3 1 2\n"));
+  CHECK(digest != of("1 1 2 3 4 6\n2 6 4 3 2 1\n"));  // other names, the same rows
+  CHECK(digest != of("1 1 2 3 4 5 5\n2 4 3 2 1\n"));
+}
+
 namespace {
 
 struct ReturnsView {
@@ -605,6 +616,93 @@ TEST_CASE("prefix view: each prefix is a sequence, what follows it the target of
     CHECK(view.negatives[t] >= 1);
     const auto own = split.items(t == 0 ? 1 : 0);
     CHECK(std::find(own.begin(), own.end(), view.negatives[t]) == own.end());
+  }
+}
+
+namespace {
+
+/// Sixty users in pairs of equal histories, of twelve items each; user u of the pair 2u, 2u + 1 owns 20u + 1 .. 20u
+/// + 12.
+el::LeaveOneOut twins() {
+  Names names;
+  std::vector<el::Index> offsets{0};
+  Items rows;
+  for (el::ItemId u = 0; u < 60; ++u) {
+    names.push_back(u);
+    for (el::ItemId i = 0; i < 12; ++i) {
+      rows.push_back(u / 2 * 20 + i + 1);
+    }
+    offsets.push_back(static_cast<el::Index>(rows.size()));
+  }
+  return el::leave_one_out({names, offsets, rows, el::ItemMap::identity(600)});
+}
+
+/// What a view makes of users, a list of tokens and of negatives for each sequence.
+template <class V>
+std::vector<std::pair<Items, Items>> sequences(const el::LeaveOneOut& split, const std::vector<el::Index>& users,
+                                               std::uint64_t seed, std::uint32_t step) {
+  const el::UniformNegativeSampler negatives(split.dataset());
+  el::TokenBatch batch;
+  batch.start(12, el::Padding::paper);
+  V{}.build({&split, &negatives, seed, step}, users, batch);
+  const auto view = batch.view();
+  std::vector<std::pair<Items, Items>> list;
+  for (el::Index s = 0; s < view.sequences(); ++s) {
+    const auto part = [&](auto values) {
+      return values.empty() ? Items{} : copy(el::slice(values, view.begin(s), view.end(s)));
+    };
+    list.emplace_back(part(view.items), part(view.negatives));
+  }
+  return list;
+}
+
+}  // namespace
+
+TEST_CASE("views draw anew for every sequence, step and seed, and the same for the same") {
+  const auto split = twins();
+  std::vector<el::Index> users;
+  for (el::Index u = 59; u >= 0; --u) {
+    users.push_back(u);
+  }
+  const auto check = [&]<class V>(V) {
+    const auto one = sequences<V>(split, users, 3, 5);
+    CHECK(one == sequences<V>(split, users, 3, 5));
+    CHECK(one != sequences<V>(split, users, 4, 5));
+    CHECK(one != sequences<V>(split, users, 3, 6));
+    std::size_t equal = 0;
+    for (std::size_t s = 0; s + 1 < users.size(); s += 2) {
+      equal += one[s] == one[s + 1] ? 1 : 0;
+    }
+    CHECK(equal < 10);  // of 30 pairs of users with equal histories
+    return one;
+  };
+  for (const auto& list : {check(el::InputView{}), check(el::PrefixView{})}) {
+    for (const auto& [items, negatives] : list) {
+      for (const el::ItemId negative : negatives) {
+        const el::ItemId first = items.back() - (items.back() - 1) % 20;
+        CHECK((negative == el::padding_item || negative < first || negative > first + 11));
+      }
+    }
+  }
+
+  const auto pairs = check(el::AugmentedPair<>{});
+  REQUIRE(pairs.size() == 120);
+  std::size_t equal = 0;
+  for (std::size_t s = 0; s < pairs.size(); ++s) {
+    const auto input = split.input(users[s % 60], el::Split::train);
+    for (const el::ItemId item : pairs[s].first) {
+      CHECK((item == el::padding_item || std::find(input.begin(), input.end(), item) != input.end()));
+    }
+    equal += s < 60 && pairs[s].first == pairs[s + 60].first ? 1 : 0;
+  }
+  CHECK(equal < 20);
+
+  el::TokenBatch batch;
+  batch.start(12, el::Padding::masked);
+  el::AugmentedPair<>{}.build({&split, nullptr, 3, 5}, users, batch);
+  REQUIRE(batch.view().labels.size() == 60);
+  for (std::size_t n = 0; n < 60; ++n) {
+    CHECK(batch.view().labels[n] == split.target(users[n], el::Split::train));
   }
 }
 

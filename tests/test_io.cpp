@@ -389,6 +389,8 @@ TEST_CASE("safetensors: a malformed header is refused with the place and the exp
     has(header_error("{" + w + R"(,"\u0077":{}})"), R"(header has the key "w" twice; expected it once)");
     has(tensor(R"("dtype":"F32","shape":[4],"data_offsets":[0,16],"shape":[4])"), R"(key "shape" twice)");
     has(header_error(R"({"__metadata__":{"a":"1","a":"2"},)" + w + "}"), R"(key "a" twice)");
+    has(header_error(R"({"__metadata__":{"a":"1"},"__metadata__":{"b":"2"},)" + w + "}"),
+        R"(key "__metadata__" twice)");
   }
   SUBCASE("metadata") {
     has(header_error(R"({"__metadata__":["a"],)" + w + "}"),

@@ -11,7 +11,10 @@
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/types.hpp"
+#include "elcrec/data/leave_one_out.hpp"
+#include "elcrec/data/read_sequences.hpp"
 #include "elcrec/eval/mutual_information.hpp"
+#include "elcrec/eval/popularity.hpp"
 #include "elcrec/eval/ranking_metrics.hpp"
 #include "elcrec/eval/significance.hpp"
 #include "support.hpp"
@@ -76,6 +79,18 @@ TEST_CASE("RankingMetrics: impossible input is refused") {
   CHECK_THROWS_WITH_AS((void)metrics.hr(0), "metric cutoff k is 0; expected 1 or more", el::ArgumentError);
   CHECK_THROWS_WITH_AS((void)metrics.ndcg(-1), "metric cutoff k is -1; expected 1 or more", el::ArgumentError);
   CHECK(metrics.users() == 1);
+}
+
+TEST_CASE("evaluate_popularity: ranks computed by hand") {
+  // The training inputs are 3 3 1, 3 2, 2 3, 7 6 7 7 7 7 and 2 4: the order is 7 3 2 1 4 6 5, equal counts by id.
+  std::istringstream text("1 3 3 1 2 5 4\n2 3 2 4 1 5\n3 2 3 5 5 1\n4 7 6 7 7 7 7 1 2 3\n5 2 4 6 1 2\n");
+  const auto split = el::leave_one_out(el::read_sequences(text, "text"));
+  const auto ranks = [&](el::Split which) {
+    const auto metrics = el::evaluate_popularity(split, which);
+    return std::vector<el::Index>(metrics.ranks().begin(), metrics.ranks().end());
+  };
+  CHECK(ranks(el::Split::test) == std::vector<el::Index>{1, 2, 1, 0, 2});  // the last target was seen before
+  CHECK(ranks(el::Split::valid) == std::vector<el::Index>{3, 1, 4, 1, 2});
 }
 
 TEST_CASE("normalized_mutual_information: values computed by hand") {

@@ -293,6 +293,7 @@ TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised p
   for (Index user = 0; user < split.user_count(); user += 11) {
     const auto pooling = user % 2 == 0 ? el::Pooling::mean : el::Pooling::last;
     model.pooling = pooling;
+    model.padding = user % 4 < 2 ? el::Padding::masked : el::Padding::paper;
     const auto match = recommender.intent(split.items(user), scratch);
     el::TokenBatch batch;
     batch.start(model.max_length(), model.padding);
@@ -321,6 +322,7 @@ TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised p
     CHECK(static_cast<double>(match.distance) == doctest::Approx(sorted[0]).epsilon(1e-4));
     CHECK(static_cast<double>(match.runner_up_distance) == doctest::Approx(sorted[1]).epsilon(1e-4));
     CHECK(distances[static_cast<std::size_t>(match.intent)] == doctest::Approx(sorted[0]).epsilon(1e-4));
+    CHECK(distances[static_cast<std::size_t>(match.runner_up)] == doctest::Approx(sorted[1]).epsilon(1e-4));
   }
 }
 
