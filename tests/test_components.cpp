@@ -21,6 +21,8 @@
 #include "support.hpp"
 #ifdef ELCREC_TEST_CUDA
 #include "elcrec/backend/cuda.hpp"
+#else
+#include "elcrec/backend/eigen_cpu.hpp"
 #endif
 
 namespace el = elcrec;
@@ -43,8 +45,8 @@ using el::test::value_of;
 constexpr Index most_samples = 5;  // emulated kernels are slow
 constexpr Index pass_samples = 1;
 #else
-#define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>
-#define K_MEANS_BACKENDS el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>
+#define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>, el::BasicEigenCpu<double>
+#define K_MEANS_BACKENDS el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>, el::BasicEigenCpu<float>
 constexpr Index most_samples = 50;
 constexpr Index pass_samples = 6;
 #endif
