@@ -44,13 +44,13 @@ class KeyRow {
     std::fill(p + count, p + end, never);
     Pack<T> most = Pack<T>::Constant(never);
     for (Index j = 0; j < end; j += step) {
-      most = most.max(elements<step>(p + j).min(elements<step>(keys.cap + j)));
+      most = (most.max)((elements<step>(p + j).min)(elements<step>(keys.cap + j)));
     }
     const T largest = most.maxCoeff();
     Pack<T> total = Pack<T>::Zero();
     for (Index j = 0; j < end; j += step) {
       auto at = elements<step>(p + j);
-      at = (scale * (at.min(elements<step>(keys.cap + j)) - largest)).exp() * elements<step>(keys.seen + j);
+      at = (scale * ((at.min)(elements<step>(keys.cap + j)) - largest)).exp() * elements<step>(keys.seen + j);
       total += at;
     }
     const T inverse = T(1) / total.sum();

@@ -80,9 +80,9 @@ class DropoutFactors {
       batch_ = group / groups_of_blocks;
       eight_blocks(mask_.stream, batch_ * (groups_of_blocks / 2), words_);
     }
-    const auto block = static_cast<std::size_t>(group % groups_of_blocks / 2);
+    const auto within = static_cast<std::uint32_t>(group % groups_of_blocks);
     for (std::size_t w = 0; w < 2; ++w) {
-      const std::uint32_t bits = words_[2 * (group % 2) + w][block];
+      const std::uint32_t bits = words_[2 * (within % 2) + w][within / 2];
       for (std::size_t byte = 0; byte < 4; ++byte) {
         elements<8>(to + 32 * w + 8 * byte) = scale_ * elements<8>(bit_rows<T>[bits >> (8 * byte) & 0xFFU].data());
       }

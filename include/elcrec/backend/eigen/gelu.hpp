@@ -55,7 +55,7 @@ class Gelu : public Base {
                          ((((t * 0.5307027145F - 0.7265760135F) * t + 0.7107068705F) * t - 0.142248368F) * t +
                           0.127414796F);  // Φ(-|v|)
       // A comparison would leave the vector registers: ±1 but where v, and 1/2 - tail with it, is next to nothing.
-      const Array sign = (v * 1e30F).max(-1.0F).min(1.0F);
+      const Array sign = ((((v * 1e30F).max)(-1.0F)).min)(1.0F);
       return {0.5F + sign * (0.5F - tail), bell};
     } else {
       const Array cdf = v.unaryExpr([](T x) { return T(0.5) * std::erfc(-x / std::numbers::sqrt2_v<T>); });

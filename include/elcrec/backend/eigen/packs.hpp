@@ -74,7 +74,7 @@ template <class T>
   Pack<T> most = Pack<T>::Constant(lowest);
   Index i = 0;
   for (; i + pack_size<T> <= n; i += pack_size<T>) {
-    most = most.max(elements<pack_size<T>>(x + i));
+    most = (most.max)(elements<pack_size<T>>(x + i));
   }
   T single = lowest;
   for (; i < n; ++i) {
