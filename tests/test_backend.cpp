@@ -22,6 +22,7 @@
 #include "elcrec/backend/cuda.hpp"
 #else
 #include "elcrec/backend/eigen.hpp"
+#include "elcrec/backend/eigen_cpu.hpp"
 #endif
 
 namespace el = elcrec;
@@ -39,7 +40,9 @@ using el::test::to_host;
 #ifdef ELCREC_TEST_CUDA
 #define EVERY_BACKEND el::BasicCuda<float>, el::BasicCuda<double>
 #else
-#define EVERY_BACKEND el::BasicCpu<float>, el::BasicCpu<double>, el::BasicReference<float>
+#define EVERY_BACKEND                                                                             \
+  el::BasicCpu<float>, el::BasicCpu<double>, el::BasicEigenCpu<float>, el::BasicEigenCpu<double>, \
+      el::BasicReference<float>
 #endif
 
 namespace {

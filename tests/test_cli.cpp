@@ -308,6 +308,35 @@ TEST_CASE("train, evaluate, recommend and intents work together") {
   }
 }
 
+TEST_CASE("--backend eigen: every subcommand gives what it gives on the other backend, but for rounding") {
+  const Trained program;
+  const json trained = program.run_json(train_args({"--out", "eigen.safetensors", "--backend", "eigen"}));
+  CHECK(trained["end"] == "epochs_done");
+  const auto on = [&](const std::string& backend, Args args) {
+    args.insert(args.end(), {"--checkpoint", "eigen.safetensors", "--backend", backend, "--threads", "2"});
+    return program.run_json(args);
+  };
+  const auto close = [](const json& found, const json& expected) {
+    CHECK(found.get<double>() == doctest::Approx(expected.get<double>()).epsilon(1e-3));
+  };
+  const Args evaluate = {"evaluate", "--data", "data.txt"};
+  CHECK(on("eigen", evaluate)["MRR"] == trained["test"]["MRR"]);  // the best weights were saved
+  close(on("cpu", evaluate)["MRR"], trained["test"]["MRR"]);
+  const Args recommend = {"recommend", "--data", "data.txt", "--user", "101", "-k", "7"};
+  const json found = on("eigen", recommend);
+  const json expected = on("cpu", recommend);
+  CHECK(found["intent"] == expected["intent"]);
+  close(found["distance"], expected["distance"]);
+  REQUIRE(found["items"].size() == 7);
+  for (std::size_t i = 0; i < 7; ++i) {
+    close(found["items"][i]["score"], expected["items"][i]["score"]);
+  }
+  const Args intents = {"intents", "--data", "data.txt"};
+  CHECK(on("eigen", intents)["intents"].size() == on("cpu", intents)["intents"].size());
+  CHECK(program.run_json({"demo", "--data", "data.txt", "--epochs", "1", "--backend", "eigen"})["users"].is_array());
+  CHECK(program.run(train_args({"--backend", "abacus"})).code == 2);
+}
+
 namespace {
 
 /// The metadata of model.safetensors, which the program wrote when run with these arguments.

@@ -21,6 +21,8 @@
 #include "support.hpp"
 #ifdef ELCREC_TEST_CUDA
 #include "elcrec/backend/cuda.hpp"
+#else
+#include "elcrec/backend/eigen_cpu.hpp"
 #endif
 
 namespace el = elcrec;
@@ -46,8 +48,8 @@ constexpr bool along_directions = false;
 constexpr Index many_items = 70;
 constexpr Index many_users = 20;
 #else
-#define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>
-#define K_MEANS_BACKENDS el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>
+#define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>, el::BasicEigenCpu<double>
+#define K_MEANS_BACKENDS el::BasicReference<double>, el::BasicCpu<double>, el::BasicCpu<float>, el::BasicEigenCpu<float>
 constexpr Index most_samples = 50;
 constexpr Index pass_samples = 6;
 constexpr bool along_directions = true;
@@ -1214,7 +1216,7 @@ TEST_CASE("wrong options say what is expected") {
 namespace {
 
 constexpr el::TransformerOptions no_layers{.hidden = hidden, .layers = 0, .max_length = max_length};
-constexpr Index item_count = items;  // where a member has the name
+constexpr Index catalogue = items;  // where a member is called items
 
 /// An encoder of no layers that does not say whether it is causal.
 struct Silent {
@@ -1243,7 +1245,7 @@ struct OwnView {
 /// A model with a parameter that no training pass has a gradient for.
 struct WithBias : el::SasRec<el::Reference> {
   explicit WithBias(const el::TransformerEncoder<el::Dynamic, el::Reference>& encoder_part, Index bias_size)
-      : el::SasRec<el::Reference>(el::Reference(), item_count, encoder_part, el::NoClusters<el::Reference>{}),
+      : el::SasRec<el::Reference>(el::Reference(), catalogue, encoder_part, el::NoClusters<el::Reference>{}),
         bias(el::Reference(), 1, bias_size) {}
   static void visit_parameters(auto& self, auto&& visitor) {
     el::SasRec<el::Reference>::visit_parameters(self, visitor);

@@ -18,6 +18,8 @@
 #include "support.hpp"
 #ifdef ELCREC_TEST_CUDA
 #include "elcrec/backend/cuda.hpp"
+#else
+#include "elcrec/backend/eigen_cpu.hpp"
 #endif
 
 namespace el = elcrec;
@@ -28,7 +30,9 @@ using el::test::to_host;
 #ifdef ELCREC_TEST_CUDA
 #define EVERY_BACKEND el::BasicCuda<double>, el::BasicCuda<float>
 #else
-#define EVERY_BACKEND el::BasicReference<double>, el::BasicCpu<double>, el::BasicReference<float>, el::BasicCpu<float>
+#define EVERY_BACKEND                                                                                     \
+  el::BasicReference<double>, el::BasicCpu<double>, el::BasicEigenCpu<double>, el::BasicReference<float>, \
+      el::BasicCpu<float>, el::BasicEigenCpu<float>
 #endif
 
 namespace {

@@ -2,8 +2,6 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
-#include <cstdlib>
-#include <new>
 #include <numeric>
 #include <string>
 #include <thread>
@@ -11,39 +9,13 @@
 
 #include <doctest/doctest.h>
 
+#include "count_allocations.hpp"
 #include "elcrec/elcrec.hpp"
 #include "support.hpp"
 
 namespace el = elcrec;
 using el::Index;
 using el::test::error_of;
-
-namespace {
-std::atomic<long> allocations{0};
-}
-
-// Every form of new ends here. GCC takes the pairing of malloc and free for a mismatch when it sees only one of the
-// two.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-void* operator new(std::size_t n) {
-  ++allocations;
-  if (void* p = std::malloc(n == 0 ? 1 : n)) {
-    return p;
-  }
-  throw std::bad_alloc();
-}
-void* operator new(std::size_t n, std::align_val_t alignment) {
-  ++allocations;
-  const auto a = static_cast<std::size_t>(alignment);
-  if (void* p = std::aligned_alloc(a, (n + a - 1) / a * a)) {
-    return p;
-  }
-  throw std::bad_alloc();
-}
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
 
 namespace {
 
@@ -279,12 +251,12 @@ TEST_CASE_FIXTURE(Fixture, "after warm-up nothing is allocated") {
   std::iota(longest.begin(), longest.end(), 1);
   (void)recommender.recommend(longest, 20, scratch);
   (void)recommender.intent(longest, scratch);
-  const long before = allocations;
+  const long before = el::test::allocations;
   for (Index user = 0; user < split.user_count(); ++user) {
     (void)recommender.recommend(split.items(user), 1 + user % 20, scratch);
     (void)recommender.intent(split.items(user), scratch);
   }
-  CHECK(allocations.load() == before);
+  CHECK(el::test::allocations.load() == before);
 }
 
 TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised pooled encoding") {

@@ -24,32 +24,6 @@ namespace program {
 using elcrec::Index;
 using nlohmann::ordered_json;
 
-/// The flags that every subcommand has. Results go to standard output; with --json as one object, and then progress
-/// goes to standard error.
-class Common {
- public:
-  void add_to(CLI::App& command) {
-    command.add_option("--threads", threads_, "threads; 0 for as many as this process may use processors")
-        ->check(CLI::NonNegativeNumber)
-        ->capture_default_str();
-    command.add_flag("--json", json_, "print one JSON object");
-  }
-
-  /// Where a subcommand that draws no random numbers takes --seed all the same, so that scripts may pass it everywhere.
-  static void accept_seed(CLI::App& command) {
-    command.add_option_function<std::uint64_t>(
-        "--seed", [](const auto&) {}, "no effect: nothing random here");
-  }
-
-  [[nodiscard]] elcrec::Cpu backend() const { return elcrec::Cpu({.threads = threads_}); }
-  [[nodiscard]] bool json() const { return json_; }
-  [[nodiscard]] std::ostream& progress() const { return json_ ? std::cerr : std::cout; }
-
- private:
-  Index threads_ = 0;
-  bool json_ = false;
-};
-
 /// An option whose value is the name of one of the choices.
 template <class T>
 CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
@@ -72,6 +46,50 @@ CLI::Option* add_choice(CLI::App& command, const std::string& flag, T& value,
       ->type_name(type)
       ->default_str(current);
 }
+
+/// The flags that every subcommand has. Results go to standard output; with --json as one object, and then progress
+/// goes to standard error.
+class Common {
+ public:
+  void add_to(CLI::App& command) {
+    command.add_option("--threads", threads_, "threads; 0 for as many as this process may use processors")
+        ->check(CLI::NonNegativeNumber)
+        ->capture_default_str();
+    command.add_flag("--json", json_, "print one JSON object");
+  }
+
+  /// Where a subcommand that draws no random numbers takes --seed all the same, so that scripts may pass it everywhere.
+  static void accept_seed(CLI::App& command) {
+    command.add_option_function<std::uint64_t>(
+        "--seed", [](const auto&) {}, "no effect: nothing random here");
+  }
+
+  /// What computes, for the subcommands that compute.
+  enum class On { cpu, eigen, cuda };
+  void add_backend_to(CLI::App& command, [[maybe_unused]] bool with_cuda = false) {
+    std::vector<std::pair<std::string, On>> choices{{"cpu", On::cpu}, {"eigen", On::eigen}};
+#ifdef ELCREC_PROGRAM_HAS_CUDA
+    if (with_cuda) {
+      choices.emplace_back("cuda", On::cuda);
+    }
+#endif
+    add_choice<On>(command, "--backend", on_, std::move(choices), "what computes");
+  }
+  [[nodiscard]] On on() const { return on_; }
+
+  /// Cpu or EigenCpu, with the threads that were asked for.
+  template <class B>
+  [[nodiscard]] B backend() const {
+    return B({.threads = threads_});
+  }
+  [[nodiscard]] bool json() const { return json_; }
+  [[nodiscard]] std::ostream& progress() const { return json_ ? std::cerr : std::cout; }
+
+ private:
+  Index threads_ = 0;
+  bool json_ = false;
+  On on_ = On::cpu;
+};
 
 inline void add_preset(CLI::App& command, std::string& name, const std::string& description) {
   std::vector<std::pair<std::string, std::string>> choices;

@@ -28,6 +28,7 @@ class Demo {
         ->capture_default_str();
     command.add_option("--seed", seed_, "seed of the made-up data and of training")->capture_default_str();
     common_.add_to(command);
+    common_.add_backend_to(command);
     command.footer(
         "Ctrl-C ends the training and shows what was learnt by then.\n"
         "Examples:\n"
@@ -57,7 +58,15 @@ class Demo {
       setting.run.epochs = epochs_;
     }
     fit_intents(setting.model, setting.run, setting.split.user_count(), false, common_.progress());
-    TrainedModel model(setting.model, setting.run, common_.backend());
+    common_.on() == Common::On::eigen ? show_on_eigen(setting) : show_on<elcrec::Cpu>(setting);
+  }
+
+  /// show_on<EigenCpu>, compiled by itself.
+  void show_on_eigen(const Setting& setting) const;
+
+  template <elcrec::Backend B>
+  void show_on(const Setting& setting) const {
+    TrainedModel model(setting.model, setting.run, common_.backend<B>());
     show(model, setting);
   }
 
@@ -91,7 +100,8 @@ class Demo {
             .model = elcrec::preset(preset)};
   }
 
-  void show(TrainedModel<elcrec::Cpu>& model, const Setting& setting) const {
+  template <elcrec::Backend B>
+  void show(TrainedModel<B>& model, const Setting& setting) const {
     const auto& split = setting.split;
     print_setting(common_.progress(), split, model);
     {

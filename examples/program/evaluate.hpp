@@ -32,6 +32,7 @@ class Evaluate {
         {{"reject", elcrec::ShortHistories::reject}, {"drop", elcrec::ShortHistories::drop}},
         "users of fewer than 4 items, which cannot be split");
     common_.add_to(command);
+    common_.add_backend_to(command);
     Common::accept_seed(command);
     command.footer(
         "Examples:\n"
@@ -49,7 +50,15 @@ class Evaluate {
       padding_ = padding_given_->count() > 0 ? padding_ : preset.padding;
       heads_ = heads_given_->count() > 0 ? heads_ : preset.heads;
     }
-    const auto loaded = elcrec::load_elcrec<elcrec::Cpu>(checkpoint_, common_.backend(), heads_);
+    common_.on() == Common::On::eigen ? evaluate_on_eigen() : evaluate_on<elcrec::Cpu>();
+  }
+
+  /// evaluate_on<EigenCpu>, compiled by itself.
+  void evaluate_on_eigen() const;
+
+  template <elcrec::Backend B>
+  void evaluate_on() const {
+    const auto loaded = elcrec::load_elcrec<B>(checkpoint_, common_.backend<B>(), heads_);
     const auto split = elcrec::leave_one_out(elcrec::read_sequences(data_, loaded.items), short_histories_);
     const auto began = std::chrono::steady_clock::now();
     const auto metrics = elcrec::evaluate(loaded.model, split, split_, {.protocol = protocol_, .padding = padding_});

@@ -17,6 +17,7 @@ class Intents {
         ->capture_default_str();
     command.add_option("--heads", heads_, "attention heads of a file without metadata")->capture_default_str();
     common_.add_to(command);
+    common_.add_backend_to(command);
     Common::accept_seed(command);
     command.footer(
         "Names the intents that have users, the largest first: how many users are nearest to it, which items most of\n"
@@ -24,14 +25,19 @@ class Intents {
         "Examples:\n"
         "  elcrec intents --checkpoint clicks.safetensors --data clicks.txt\n"
         "  elcrec intents --checkpoint clicks.safetensors --data clicks.txt --top 10 --json");
-    command.callback([this] { run(); });
+    command.callback([this] { common_.on() == Common::On::eigen ? name_on_eigen() : name_on<elcrec::Cpu>(); });
   }
   Intents(const Intents&) = delete;
   Intents& operator=(const Intents&) = delete;
 
  private:
-  void run() const {
-    const auto loaded = elcrec::load_elcrec<elcrec::Cpu>(checkpoint_, common_.backend(), heads_);
+  /// name_on<EigenCpu>, compiled by itself.
+  void name_on_eigen() const;
+
+  /// Names the intents.
+  template <elcrec::Backend B>
+  void name_on() const {
+    const auto loaded = elcrec::load_elcrec<B>(checkpoint_, common_.backend<B>(), heads_);
     const auto data = elcrec::read_sequences(data_, loaded.items);
     const auto matches = match_users(loaded.model, data);
     const auto intents = to_json(data, matches, summarise_intents(data, matches, top_), top_);

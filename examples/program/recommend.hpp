@@ -27,6 +27,7 @@ class Recommend {
     command.add_flag("--repeat", repeat_, "items of the history may be recommended again");
     command.add_option("--heads", heads_, "attention heads of a file without metadata")->capture_default_str();
     common_.add_to(command);
+    common_.add_backend_to(command);
     Common::accept_seed(command);
     command.footer(
         "Examples:\n"
@@ -36,21 +37,25 @@ class Recommend {
       if (history->count() == 0 && data->count() == 0) {
         throw CLI::RequiredError("--history, or --data with --user,");
       }
-      run(history->count() > 0);
+      const bool from_text = history->count() > 0;
+      common_.on() == Common::On::eigen ? recommend_on_eigen(from_text) : recommend_on<elcrec::Cpu>(from_text);
     });
   }
   Recommend(const Recommend&) = delete;
   Recommend& operator=(const Recommend&) = delete;
 
  private:
-  using Model = elcrec::ELCRec<elcrec::Cpu>;
+  /// recommend_on<EigenCpu>, compiled by itself.
+  void recommend_on_eigen(bool from_text) const;
 
-  void run(bool from_text) const {
-    const auto loaded = elcrec::load_elcrec<elcrec::Cpu>(checkpoint_, common_.backend(), heads_);
+  template <elcrec::Backend B>
+  void recommend_on(bool from_text) const {
+    using Model = elcrec::ELCRec<B>;
+    const auto loaded = elcrec::load_elcrec<B>(checkpoint_, common_.backend<B>(), heads_);
     const std::vector<elcrec::ItemId> history =
         from_text ? parse_history(history_, loaded.items, checkpoint_.string()) : read_history(loaded.items);
     const elcrec::Recommender<Model> recommender(loaded.model);
-    elcrec::Recommender<Model>::Scratch scratch;
+    typename elcrec::Recommender<Model>::Scratch scratch;
     const elcrec::IntentMatch match = recommender.intent(history, scratch);
     const auto items = recommender.recommend(history, k_, scratch, repeat_);
     const bool alone = std::isinf(match.runner_up_distance);  // one intent only

@@ -34,9 +34,7 @@ class Train {
     command.add_flag("--resume", resume_, "continue the run whose checkpoint is at --out, with its configuration");
     command.add_option("--log", log_, "file for one JSON line an epoch; --resume appends, otherwise it starts anew");
     common_.add_to(command);
-#ifdef ELCREC_PROGRAM_HAS_CUDA
-    add_choice<bool>(command, "--backend", on_cuda_, {{"cpu", false}, {"cuda", true}}, "what computes");
-#endif
+    common_.add_backend_to(command, true);
     flags_.add_to<RunOptions>(command, "Training", run_preset("best"));
     flags_.add_to<elcrec::ELCRecOptions>(command, "Model", model_preset("best"));
     command.footer(
@@ -84,6 +82,13 @@ class Train {
  private:
   enum class Ablation { full, b, icl, elcm };
 
+  /// train_on an EigenCpu, compiled by itself.
+  void train_on_eigen(const Plan& plan, const elcrec::LeaveOneOut& split) const;
+#ifdef ELCREC_PROGRAM_HAS_CUDA
+  /// train_on(elcrec::Cuda(), ...), compiled by nvcc.
+  static void train_on_cuda(const Train& train, const Plan& plan, const elcrec::LeaveOneOut& split);
+#endif
+
   void run() {
     check_files();
     Plan plan = resume_ ? resumed_plan() : new_plan({});
@@ -93,12 +98,18 @@ class Train {
     if (!resume_) {
       fit_intents(plan.model, plan.run, split.user_count(), flags_.given("intents"), common_.progress());
     }
+    switch (common_.on()) {
+      case Common::On::cpu:
+        return train_on(common_.backend<elcrec::Cpu>(), plan, split);
+      case Common::On::eigen:
+        return train_on_eigen(plan, split);
+      case Common::On::cuda:
 #ifdef ELCREC_PROGRAM_HAS_CUDA
-    if (on_cuda_) {
-      return train_on_cuda(*this, plan, split);
-    }
+        return train_on_cuda(*this, plan, split);
+#else
+        break;
 #endif
-    train_on(common_.backend(), plan, split);
+    }
   }
 
   // Before hours of training, not after, and before anything is written.
@@ -204,11 +215,6 @@ class Train {
   std::string preset_;
   Ablation ablation_ = Ablation::full;
   bool resume_ = false;
-#ifdef ELCREC_PROGRAM_HAS_CUDA
-  /// train_on(elcrec::Cuda(), ...), compiled by nvcc.
-  static void train_on_cuda(const Train& train, const Plan& plan, const elcrec::LeaveOneOut& split);
-  bool on_cuda_ = false;
-#endif
 };
 
 }  // namespace program

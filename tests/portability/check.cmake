@@ -1,5 +1,7 @@
-# cmake -D COMPILER=... -D FLAGS=... -D SOURCE=... -D INCLUDES=a:b -D SYSTEM_INCLUDES=c:d -D WORK_DIR=... -P check.cmake
-# SOURCE compiles without a word and, unless FLAGS say -fsyntax-only, runs; skipped where COMPILER and FLAGS make nothing.
+# cmake -D COMPILER=... -D FLAGS=... -D SOURCE=... -D INCLUDES=a:b -D SYSTEM_INCLUDES=c:d -D WORK_DIR=... -D EMULATOR=...
+# -P check.cmake
+# SOURCE compiles without a word and, unless FLAGS say -fsyntax-only, runs, by EMULATOR if there is one; skipped where
+# COMPILER and FLAGS make nothing, or nothing that runs here.
 separate_arguments(FLAGS)
 string(REPLACE ":" ";" folders "${INCLUDES}")
 list(TRANSFORM folders PREPEND "-I")
@@ -17,10 +19,18 @@ if(NOT code EQUAL 0 AND NOT "${FLAGS}" MATCHES "-fsyntax-only")
   return()
 endif()
 
+if(NOT "${FLAGS}" MATCHES "-fsyntax-only")
+  execute_process(COMMAND ${EMULATOR} ${WORK_DIR}/host RESULT_VARIABLE code OUTPUT_QUIET ERROR_QUIET)
+  if(NOT code EQUAL 0)
+    message(STATUS "skipped: what '${COMPILER} ${FLAGS}' makes does not run here (emulator: '${EMULATOR}')")
+    return()
+  endif()
+endif()
+
 execute_process(COMMAND ${compile} ${SOURCE} RESULT_VARIABLE code ERROR_VARIABLE said)
 if(NOT code EQUAL 0 OR said)
   message(FATAL_ERROR "${COMPILER} ${FLAGS} on ${SOURCE}: expected success in silence, found:\n${said}")
 endif()
 if(NOT "${FLAGS}" MATCHES "-fsyntax-only")
-  execute_process(COMMAND ${WORK_DIR}/host ${WORK_DIR}/host.safetensors COMMAND_ERROR_IS_FATAL ANY)
+  execute_process(COMMAND ${EMULATOR} ${WORK_DIR}/host ${WORK_DIR}/host.safetensors COMMAND_ERROR_IS_FATAL ANY)
 endif()

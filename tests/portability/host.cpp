@@ -3,7 +3,7 @@
 #include <cstdio>
 #include <filesystem>
 
-#include "elcrec/backend/eigen.hpp"
+#include "elcrec/backend/eigen_cpu.hpp"
 #include "elcrec/elcrec.hpp"
 
 namespace el = elcrec;
@@ -39,12 +39,14 @@ int main(int argc, char** argv) {
   std::printf("NDCG@10 %.4f\n", el::evaluate(model, split, el::Split::test).ndcg(10));
 
   for (el::Index user = 0; user < split.user_count(); user += 10) {
-    const auto found = answer<el::Cpu>(path, split.items(user));
     const auto expected = answer<el::Reference>(path, split.items(user));
-    for (std::size_t i = 0; i < expected.size(); ++i) {
-      if (found.size() != expected.size() || !(std::abs(found[i].score - expected[i].score) < 1e-4F)) {
-        std::printf("user %d: found other scores than the reference's\n", static_cast<int>(user));
-        return 1;
+    for (const auto& found :
+         {answer<el::Cpu>(path, split.items(user)), answer<el::EigenCpu>(path, split.items(user))}) {
+      for (std::size_t i = 0; i < expected.size(); ++i) {
+        if (found.size() != expected.size() || !(std::abs(found[i].score - expected[i].score) < 1e-4F)) {
+          std::printf("user %d: found other scores than the reference's\n", static_cast<int>(user));
+          return 1;
+        }
       }
     }
   }

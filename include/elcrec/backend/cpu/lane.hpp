@@ -14,6 +14,7 @@
 #include "elcrec/backend/cpu/gemm.hpp"
 #include "elcrec/backend/cpu/item_index.hpp"
 #include "elcrec/backend/cpu/simd.hpp"
+#include "elcrec/backend/gram_positions.hpp"
 #include "elcrec/backend/reference/lane.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -389,11 +390,11 @@ class CpuLane : public ReferenceLane<T> {
   void gram(const GramIndex& index, In z, Index i0, Index i1, Index j0, Index j1, Out s) {
     const Out tile{s.row(i0) + j0, i1 - i0, j1 - j0, s.stride()};
     if (index.dense) {
-      const In flat = flat_samples(index, z);
+      const In flat = detail::flat_samples(index, z);
       multiply_nt(flat.slice_rows(i0, i1), flat.slice_rows(j0, j1), tile, Write::replace);
     } else {
       this->fill(tile, T(0));
-      for_each_position(index, i0, i1, j0, j1, 0, index.positions, [&](auto is, auto it, auto js, auto jt) {
+      detail::for_each_position(index, i0, i1, j0, j1, 0, index.positions, [&](auto is, auto it, auto js, auto jt) {
         const auto frame = workspace().frame();
         const Out zi = gathered(z, it);
         const Out zj = gathered(z, jt);
@@ -415,12 +416,12 @@ class CpuLane : public ReferenceLane<T> {
   void gram_backward(const GramIndex& index, In g, In z, Index i0, Index i1, Index p0, Index p1, Write write, Out dz) {
     if (index.dense) {
       const auto columns = [&](auto view) {
-        return flat_samples(index, view).slice_cols(p0 * z.cols(), p1 * z.cols());
+        return detail::flat_samples(index, view).slice_cols(p0 * z.cols(), p1 * z.cols());
       };
       multiply_nn(g.slice_rows(i0, i1), columns(z), columns(dz).slice_rows(i0, i1), write);
       return;
     }
-    for_each_position(index, i0, i1, 0, index.samples, p0, p1, [&](auto is, auto it, auto js, auto jt) {
+    detail::for_each_position(index, i0, i1, 0, index.samples, p0, p1, [&](auto is, auto it, auto js, auto jt) {
       const auto frame = workspace().frame();
       const Out zj = gathered(z, jt);
       const Out gij = workspace().template matrix<T>(ssize(is), ssize(js));
@@ -1237,39 +1238,10 @@ class CpuLane : public ReferenceLane<T> {
     }
   }
 
-  /// (T, D) by token as (N, P·D) by sample, of a dense index.
-  template <class View>
-  static View flat_samples(const GramIndex& index, View z) {
-    return {z.data(), index.samples, index.positions * z.cols()};
-  }
-
   Out gathered(In z, std::span<const std::int32_t> tokens) {
     const Out rows = workspace().template matrix<T>(ssize(tokens), z.cols());
     this->gather_rows(z, tokens, rows, Write::replace);
     return rows;
-  }
-
-  /// f(samples in [i0, i1), their tokens, samples in [j0, j1), their tokens) for every position in [p0, p1) that both
-  /// have.
-  template <class F>
-  static void for_each_position(const GramIndex& index, Index i0, Index i1, Index j0, Index j1, Index p0, Index p1,
-                                F f) {
-    for (Index p = p0; p < p1; ++p) {
-      const Index begin = index.begins[static_cast<std::size_t>(p)];
-      const Index end = index.begins[static_cast<std::size_t>(p) + 1];
-      const auto samples = slice(index.sample, begin, end);
-      const auto within = [&](Index low, Index high) {
-        const auto a = std::lower_bound(samples.begin(), samples.end(), low);
-        const auto b = std::lower_bound(a, samples.end(), high);
-        return std::pair{begin + (a - samples.begin()), begin + (b - samples.begin())};
-      };
-      const auto [ia, ib] = within(i0, i1);
-      const auto [ja, jb] = within(j0, j1);
-      if (ia != ib && ja != jb) {
-        f(slice(index.sample, ia, ib), slice(index.token, ia, ib), slice(index.sample, ja, jb),
-          slice(index.token, ja, jb));
-      }
-    }
   }
 };
 

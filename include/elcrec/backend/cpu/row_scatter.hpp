@@ -6,7 +6,6 @@
 #include <utility>
 #include <vector>
 
-#include "elcrec/backend/cpu/simd.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 
@@ -14,8 +13,9 @@ namespace elcrec::inline ELCREC_TARGET::detail {
 
 /// Scattered additions to the rows of a table without atomics: contributions are grouped by id (counting sort), then
 /// every id is summed by one task in the order in which its contributions came. Work and the bits of the result do not
-/// depend on the number of threads; time does not depend on the size of the table.
-template <class T>
+/// depend on the number of threads; time does not depend on the size of the table. AddScaled()(a, x, y, n) does y += a
+/// x.
+template <class T, class AddScaled>
 class RowScatter {
  public:
   /// Ids equal to `skipped` take no part.
@@ -37,7 +37,7 @@ class RowScatter {
           const auto [part, r] = entries_[static_cast<std::size_t>(e)];
           const auto& from = contributions[static_cast<std::size_t>(part)];
           const T a = from.coefficients.empty() ? T(1) : from.coefficients[static_cast<std::size_t>(r)];
-          simd::add_scaled(a, from.rows.row(r), row, table.cols());
+          AddScaled()(a, from.rows.row(r), row, table.cols());
         }
       }
     });

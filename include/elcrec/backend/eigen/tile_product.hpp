@@ -1,0 +1,118 @@
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <span>
+#include <utility>
+
+#include "elcrec/backend/eigen/packs.hpp"
+#include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/operations.hpp"
+
+/// Matrix products in tiles of outer products, Eigen expressions of fixed size that stay in registers. Every element is
+/// the sum over the depth in one order, wherever it stands and whatever the shape, so that equal rows give equal
+/// results to the bit; nothing is allocated, and Eigen's own threads and cache sizes play no part: none of this holds
+/// for Eigen's general product, which at these sizes is no faster.
+namespace elcrec::inline ELCREC_TARGET::eigen {
+
+inline constexpr Index tile_rows = 6;  // 12 sums, 2 packs of b and a factor: what 16 registers hold
+template <class T>
+inline constexpr Index tile_cols = 2 * pack_size<T>;
+inline constexpr Index depth_block = 512;
+
+/// A matrix in the role of a factor: element (i, k) is data[i * row + k * col].
+template <class T>
+struct Operand {
+  const T* data;
+  Index row;
+  Index col;
+};
+
+/// Elements of the room that `multiply` packs a panel of b in.
+template <class T>
+[[nodiscard]] constexpr Index panel_size(Index depth) {
+  return (std::min)(depth, depth_block) * tile_cols<T>;
+}
+
+namespace product_detail {
+
+/// y (I..., n) = or += a · panel, n <= tile_cols
+template <class T, std::size_t... I>
+void multiply_tile(std::index_sequence<I...>, Operand<T> a, Index depth, const T* panel, T* y, Index stride, Index n,
+                   Write write) {
+  using Row = Pack<T, tile_cols<T>>;
+  Row sums[sizeof...(I)];
+  (sums[I].setZero(), ...);
+  for (Index k = 0; k < depth; ++k) {
+    const auto b = elements<tile_cols<T>>(panel + k * tile_cols<T>);
+    ((sums[I] += a.data[static_cast<Index>(I) * a.row + k * a.col] * b), ...);
+  }
+  const auto put = [&](const Row& sum, T* to) {
+    if (n == tile_cols<T>) {
+      auto row = elements<tile_cols<T>>(to);
+      if (write == Write::add) {
+        row += sum;
+      } else {
+        row = sum;
+      }
+      return;
+    }
+    for (Index j = 0; j < n; ++j) {
+      to[j] = write == Write::add ? to[j] + sum[j] : sum[j];
+    }
+  };
+  (put(sums[I], y + static_cast<Index>(I) * stride), ...);
+}
+
+/// The same for `rows` <= Most rows.
+template <Index Most, class T>
+void multiply_rows(Index rows, Operand<T> a, Index depth, const T* panel, T* y, Index stride, Index n, Write write) {
+  if (rows == Most) {
+    multiply_tile<T>(std::make_index_sequence<static_cast<std::size_t>(Most)>(), a, depth, panel, y, stride, n, write);
+  } else if constexpr (Most > 1) {
+    multiply_rows<Most - 1>(rows, a, depth, panel, y, stride, n, write);
+  }
+}
+
+/// panel (depth, tile_cols) = n rows of b, transposed; zero behind them.
+template <class T>
+void pack_panel(Operand<T> b, Index depth, Index n, T* panel) {
+  if (n < tile_cols<T>) {
+    std::fill_n(panel, depth * tile_cols<T>, T(0));
+  }
+  if (b.row == 1) {
+    for (Index k = 0; k < depth; ++k) {
+      std::copy_n(b.data + k * b.col, n, panel + k * tile_cols<T>);
+    }
+    return;
+  }
+  for (Index k = 0; k < depth; ++k) {
+    for (Index j = 0; j < n; ++j) {
+      panel[k * tile_cols<T> + j] = b.data[j * b.row + k * b.col];
+    }
+  }
+}
+
+}  // namespace product_detail
+
+/// y (M, N) = or += a (M, K) · b (N, K)ᵀ, where b has `b_rows` rows: y's columns behind them get or keep what a row of
+/// zeros gives. `panel` has room for panel_size(K).
+template <class T>
+void multiply(Operand<T> a, Operand<T> b, Index b_rows, Index depth, MatrixView<T> y, Write write, std::span<T> panel) {
+  for (Index k0 = 0; k0 < depth || k0 == 0; k0 += depth_block) {
+    const Index block = (std::min)(depth - k0, depth_block);
+    const Write how = k0 == 0 ? write : Write::add;
+    for (Index n0 = 0; n0 < y.cols(); n0 += tile_cols<T>) {
+      const Index n = (std::min)(y.cols() - n0, tile_cols<T>);
+      const Index given = std::clamp<Index>(b_rows - n0, 0, n);
+      product_detail::pack_panel<T>({b.data + n0 * b.row + k0 * b.col, b.row, b.col}, block, given, panel.data());
+      for (Index m = 0; m < y.rows(); m += tile_rows) {
+        product_detail::multiply_rows<tile_rows, T>((std::min)(y.rows() - m, tile_rows),
+                                                    {a.data + m * a.row + k0 * a.col, a.row, a.col}, block,
+                                                    panel.data(), y.row(m) + n0, y.stride(), n, how);
+      }
+    }
+  }
+}
+
+}  // namespace elcrec::inline ELCREC_TARGET::eigen
