@@ -289,7 +289,10 @@ TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
                    {});
     };
     Model reference = make();
-    el::Trainer(reference, el::Adam{}, small_run(3)).fit(split);
+    std::vector<double> losses;
+    el::Trainer(reference, el::Adam{}, small_run(3)).fit(split, [&](const el::EpochReport& r) {
+      losses.push_back(r.losses.total);
+    });
 
     Model stopped = make();
     int left = steps;
@@ -302,6 +305,7 @@ TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
     el::Trainer trainer(resumed, el::Adam{}, run);
     trainer.resume(run.checkpoint);
     trainer.fit(split, [&](const el::EpochReport& r) {
+      CHECK(r.losses.total == losses[static_cast<std::size_t>(r.epoch) - 1]);
       CHECK(std::lround(r.users_per_second * r.train_seconds) == (r.epoch == 1 ? 150 - 32 * steps : 150));
     });
     CHECK(weights(resumed) == weights(reference));
