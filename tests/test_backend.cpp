@@ -1167,6 +1167,18 @@ TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, dou
   compare(600, 16, 2, 10, normal, zero);
   compare(600, 16, 2, 10, normal, broken);
   compare(600, 16, 1, 0, normal, normal);
+  // More candidates than there is room for, the best of them last.
+  const auto rising = [n = 0]() mutable { return 0.25 + 1e-7 * (n++ / 16); };
+  compare(5000, 16, 2, 10, rising, equal);
+  // Items at right angles to the query but for a little: their integer scores err by as much as the bound allows.
+  const auto slope = [n = 0]() mutable { return n++ % 2 == 0 ? 1.0 : 0.5; };
+  const auto across = [&random, first = 0.0, n = 0]() mutable {
+    first = n % 2 == 0 ? 2 * random.uniform() - 1 : first;
+    return n++ % 2 == 0 ? first : 1e-3 * random.normal() - 2 * first;
+  };
+  for (int time = 0; time < 5; ++time) {
+    compare(1500, 2, 1, 3, across, slope);
+  }
 }
 
 TEST_CASE_TEMPLATE("attention of the last query", B, EVERY_BACKEND) {

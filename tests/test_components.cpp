@@ -1067,6 +1067,8 @@ TEST_CASE_TEMPLATE("next-item losses equal their formulas, under both paddings",
     CHECK(losses.total == doctest::Approx((bce + bpr + softmax) / n).epsilon(1e-12));
     with_dropout.push_back(pass.run(batches, 9, 1, true).total);
     CHECK(std::abs(with_dropout.back() - losses.total) > 1e-6);
+    CHECK(pass.run(batches, 9, 2, true).total != with_dropout.back());
+    CHECK(pass.run(batches, 8, 1, true).total != with_dropout.back());
     CHECK(with_dropout.back() ==
           doctest::Approx(with_dropout.front()).epsilon(1e-12));  // the same bits under both paddings
   }
@@ -1144,6 +1146,44 @@ TEST_CASE("k_means refills an empty cluster") {
     CHECK(el::k_means<el::Cpu>(backend, points.view(), {.restarts = 1, .seed = seed}, centers.view()) < 1e-12);
     CHECK(centers.view()(0, 0) + centers.view()(1, 0) == 10.0F);
   }
+}
+
+TEST_CASE("k_means refills two empty clusters with two points") {
+  const el::Cpu backend;
+  el::Matrix<el::Cpu> points(backend, 20, 2);
+  points.view()(13, 0) = 10;
+  points.view()(4, 1) = 20;
+  for (std::uint64_t seed = 0; seed < 5; ++seed) {
+    el::Matrix<el::Cpu> centers(backend, 3, 2);
+    // The first pass moves the points that were left over, the second what they leave behind.
+    CHECK(el::k_means<el::Cpu>(backend, points.view(), {.iterations = 2, .restarts = 1, .seed = seed}, centers.view()) <
+          1e-12);
+  }
+}
+
+TEST_CASE("k_means gives the best of its starts, each another, and what its centers reach") {
+  const el::Cpu backend;
+  const auto points = random_matrix(backend, 4, 300, 3);
+  std::vector<double> reached;
+  for (int restarts = 1; restarts <= 8; ++restarts) {
+    el::Matrix<el::Cpu> centers(backend, 12, 3);
+    reached.push_back(el::k_means<el::Cpu>(backend, points.view(), {.iterations = 4, .restarts = restarts, .seed = 2},
+                                           centers.view()));
+    const HostCopy point(backend, points.view());
+    const HostCopy center(backend, centers.view());
+    double sum = 0;
+    for (Index i = 0; i < 300; ++i) {
+      double nearest = std::numeric_limits<double>::max();
+      for (Index j = 0; j < 12; ++j) {
+        nearest = std::min(nearest, squared_distance(point.view(), i, center.view(), j));
+      }
+      sum += nearest;
+    }
+    CHECK(reached.back() == doctest::Approx(sum).epsilon(1e-5));
+  }
+  CHECK(std::is_sorted(reached.rbegin(), reached.rend()));
+  CHECK(reached.back() < reached.front());
+  CHECK(std::adjacent_find(reached.begin(), reached.end()) != reached.end());  // a start that was no better
 }
 
 TEST_CASE("k_means gives the same bits for any number of threads") {

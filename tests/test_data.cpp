@@ -596,6 +596,24 @@ TEST_CASE("negative sampler: errors") {
         "negative sampler: user number -1; expected 0 to 1");
 }
 
+TEST_CASE("input view: the training input, and what follows each of its items") {
+  const auto split = el::leave_one_out(read("1 4 2 7 5 3\n2 1 6 2 8\n"));
+  const el::UniformNegativeSampler negatives(split.dataset());
+  const std::vector<el::Index> users{1, 0};
+  el::TokenBatch batch;
+  batch.start(2, el::Padding::masked);
+  el::InputView{}.build({&split, &negatives, 3, 5}, users, batch);
+  const auto view = batch.view();
+  REQUIRE(view.sequences() == 2);
+  CHECK(copy(view.items) == Items{1, 4, 2});
+  CHECK(copy(view.targets) == Items{6, 2, 7});
+  for (const std::size_t t : {0U, 1U, 2U}) {
+    const auto own = split.items(t == 0 ? 1 : 0);
+    CHECK(view.negatives[t] >= 1);
+    CHECK(std::find(own.begin(), own.end(), view.negatives[t]) == own.end());
+  }
+}
+
 TEST_CASE("prefix view: each prefix is a sequence, what follows it the target of its last token") {
   std::istringstream text("1 4 2 7 5 3\n2 1 6 2 8\n");
   const auto split = el::leave_one_out(el::read_sequences(text, "text"));

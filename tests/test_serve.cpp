@@ -314,4 +314,10 @@ TEST_CASE_FIXTURE(Fixture, "bad input is named") {
         "recommend: found k = 0, expected at least 1");
   CHECK(error_of([&] { (void)recommender.intent(none, scratch); }) == "history: found no items, expected at least one");
   CHECK(recommender.recommend(good, 5, scratch).size() == 5);
+
+  model.items()(7, 3) = std::nanf("");
+  CHECK_THROWS_WITH_AS(el::Recommender<Model>{model},
+                       "recommender: parameter 'item_embeddings.weight' holds numbers that are not finite; expected "
+                       "finite weights. Lower the learning rate?",
+                       el::DivergenceError);
 }

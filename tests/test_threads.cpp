@@ -127,6 +127,26 @@ TEST_CASE("a region inside a task runs on the task's thread") {
   }
 }
 
+TEST_CASE("a task's exception ends the loop: what has not begun is left out") {
+  const el::Cpu cpu({.threads = 2});
+  std::atomic<bool> thrown{false};
+  std::atomic<int> finished{0};
+  CHECK(error_of([&] {
+          cpu.parallel_for(2000, [&](auto&, Index i) {
+            if (i == 0) {
+              thrown = true;
+              throw el::Error("task 0");
+            }
+            while (!thrown) {
+              std::this_thread::yield();
+            }
+            std::this_thread::sleep_for(std::chrono::microseconds(200));
+            ++finished;
+          });
+        }) == "task 0");
+  CHECK(finished < 1999);
+}
+
 TEST_CASE("two pools whose tasks use each other do not wait for each other") {
   const el::Cpu a({.threads = 2});
   const el::Cpu b({.threads = 2});

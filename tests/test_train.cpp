@@ -289,7 +289,10 @@ TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
                    {});
     };
     Model reference = make();
-    el::Trainer(reference, el::Adam{}, small_run(3)).fit(split);
+    std::vector<double> losses;
+    el::Trainer(reference, el::Adam{}, small_run(3)).fit(split, [&](const el::EpochReport& r) {
+      losses.push_back(r.losses.total);
+    });
 
     Model stopped = make();
     int left = steps;
@@ -302,6 +305,7 @@ TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
     el::Trainer trainer(resumed, el::Adam{}, run);
     trainer.resume(run.checkpoint);
     trainer.fit(split, [&](const el::EpochReport& r) {
+      CHECK(r.losses.total == losses[static_cast<std::size_t>(r.epoch) - 1]);
       CHECK(std::lround(r.users_per_second * r.train_seconds) == (r.epoch == 1 ? 150 - 32 * steps : 150));
     });
     CHECK(weights(resumed) == weights(reference));
@@ -484,6 +488,35 @@ TEST_CASE("centers found after training leave all else as it was, in the model, 
     return sum / static_cast<double>(split.user_count());
   };
   CHECK(distance(with) < 0.8 * distance(without));
+}
+
+TEST_CASE("a run that ended with centers of its best weights goes on from its last ones") {
+  const TemporaryFolder folder;
+  const auto split = small_split();
+  auto options = small_options(split);
+  options.sequence_weight = options.intent_weight = options.trade_off = 0;
+  const el::Adam adam{.learning_rate = 0.05};
+  auto run = small_run(40);
+  run.k_means_start = false;
+  run.k_means_end = true;
+  run.patience = 2;
+  run.checkpoint = folder.path / "model.safetensors";
+  el::ELCRec<el::Cpu> first(options);
+  const auto result = el::Trainer(first, adam, run).fit(split);
+  REQUIRE(result.best_epoch < result.epochs);
+
+  run.epochs = result.epochs + 1;
+  run.patience = 40;
+  double resumed = 0;
+  double whole = 0;
+  el::ELCRec<el::Cpu> second(options);
+  el::Trainer trainer(second, adam, run);
+  trainer.resume(run.checkpoint);
+  trainer.fit(split, [&](const el::EpochReport& r) { resumed = r.losses.total; });
+  run.k_means_end = false;
+  el::ELCRec<el::Cpu> third(options);
+  el::Trainer(third, adam, run).fit(split, [&](const el::EpochReport& r) { whole = r.losses.total; });
+  CHECK(resumed == whole);
 }
 
 TEST_CASE("a loss that is not finite ends training and leaves the last good checkpoint") {
