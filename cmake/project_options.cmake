@@ -12,7 +12,7 @@ elcrec_add_options(-Wall -Wextra -Wshadow -Wconversion)
 target_compile_options(elcrec_project_options INTERFACE $<$<COMPILE_LANGUAGE:CXX>:-Wpedantic>)  # not for nvcc's output
 if(CMAKE_CXX_COMPILER_ID STREQUAL GNU AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
   # GCC 12 warns of its own AVX-512 intrinsics, wherever Eigen uses them.
-  elcrec_add_options(-Wno-maybe-uninitialized)
+  elcrec_add_options(-Wno-maybe-uninitialized -Wno-uninitialized)
 endif()
 # Nothing here reads errno or floating-point exception flags; without them sqrt and selections vectorise. NaN and infinity
 # keep their meaning, which the checks for a diverging loss need.
