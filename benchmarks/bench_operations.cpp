@@ -1,11 +1,13 @@
-// The CPU backend's operations on one thread, at the sizes that the paper's models give them. A shard is 250 tokens
-// (five padded sequences of 50), hidden size 64.
+// The operations of the backends in host memory side by side, on one thread, at the sizes that the paper's models give
+// them. A shard is 250 tokens (five padded sequences of 50), hidden size 64.
 #include <numeric>
+#include <type_traits>
 #include <vector>
 
 #include <benchmark/benchmark.h>
 
 #include "ceilings.hpp"
+#include "elcrec/backend/eigen_cpu.hpp"
 #include "elcrec/elcrec.hpp"
 
 namespace el = elcrec;
@@ -13,11 +15,34 @@ using el::Index;
 
 namespace {
 
+using Reference = el::BasicReference<float>;
+using el::Cpu;
+using el::EigenCpu;
+
+/// name<Backend> on each backend, with what follows: arguments, unit.
+#define ELCREC_ON_EVERY_BACKEND(name, ...)                           \
+  BENCHMARK(name<Reference>)->Name(#name "<Reference>") __VA_ARGS__; \
+  ELCREC_ON_VECTOR_BACKENDS(name, __VA_ARGS__)
+/// The same without plain loops, where they would take seconds.
+#define ELCREC_ON_VECTOR_BACKENDS(name, ...)                       \
+  BENCHMARK(name<EigenCpu>)->Name(#name "<EigenCpu>") __VA_ARGS__; \
+  BENCHMARK(name<Cpu>)->Name(#name "<Cpu>") __VA_ARGS__
+
 constexpr Index tokens = 250;
 
+template <class B>
+B one_thread() {
+  if constexpr (std::is_constructible_v<B, el::CpuOptions>) {
+    return B(el::CpuOptions{.threads = 1});
+  } else {
+    return B();
+  }
+}
+
+template <class B>
 struct Shard {
-  el::Cpu backend{{.threads = 1}};
-  el::Cpu::Lane lane;
+  B backend = one_thread<B>();
+  typename B::Lane lane;
   el::TokenBatch batch;
 
   Shard() {
@@ -31,8 +56,8 @@ struct Shard {
       batch.add(history);
     }
   }
-  [[nodiscard]] el::Matrix<el::Cpu> random(Index rows, Index cols) const {
-    el::Matrix<el::Cpu> m(backend, rows, cols);
+  [[nodiscard]] el::Matrix<B> random(Index rows, Index cols) const {
+    el::Matrix<B> m(backend, rows, cols);
     el::initialise_normal(backend, 1, static_cast<std::uint32_t>(rows + cols), 0.3, m.view());
     return m;
   }
@@ -47,8 +72,9 @@ void floats(benchmark::State& state, Index count, int arrays) {
 }
 
 /// One of the products that give the ceiling.
+template <class B>
 void gemm_512(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto a = s.random(512, 512);
   const auto b = s.random(512, 512);
   auto y = s.random(512, 512);
@@ -57,10 +83,11 @@ void gemm_512(benchmark::State& state) {
   }
   flops(state, 2.0 * 512 * 512 * 512);
 }
-BENCHMARK(gemm_512);
+ELCREC_ON_EVERY_BACKEND(gemm_512, );
 
+template <class B>
 void linear(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const Index in = state.range(0);
   const Index out = state.range(1);
   const auto x = s.random(tokens, in);
@@ -72,10 +99,11 @@ void linear(benchmark::State& state) {
   }
   flops(state, 2.0 * tokens * static_cast<double>(in * out));
 }
-BENCHMARK(linear)->Args({64, 64})->Args({64, 192})->Args({64, 256})->Args({256, 64});
+ELCREC_ON_EVERY_BACKEND(linear, ->Args({64, 64})->Args({64, 192})->Args({64, 256})->Args({256, 64}));
 
+template <class B>
 void weight_gradient(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const Index in = state.range(0);
   const Index out = state.range(1);
   const auto x = s.random(tokens, in);
@@ -86,12 +114,13 @@ void weight_gradient(benchmark::State& state) {
   }
   flops(state, 2.0 * tokens * static_cast<double>(in * out));
 }
-BENCHMARK(weight_gradient)->Args({64, 192})->Args({64, 256})->Args({256, 64});
+ELCREC_ON_EVERY_BACKEND(weight_gradient, ->Args({64, 192})->Args({64, 256})->Args({256, 64}));
 
+template <class B>
 void attention(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto qkv = s.random(tokens, 192);
-  auto p = s.random(tokens, 2 * el::Cpu::Lane::key_columns(50));
+  auto p = s.random(tokens, 2 * B::Lane::key_columns(50));
   auto y = s.random(tokens, 64);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, state.range(0) != 0 ? 0.5 : 0.0);
   for (auto _ : state) {
@@ -99,12 +128,13 @@ void attention(benchmark::State& state) {
   }
   flops(state, 4.0 * tokens * 50 * 64);
 }
-BENCHMARK(attention)->ArgName("dropout")->Arg(0)->Arg(1);
+ELCREC_ON_EVERY_BACKEND(attention, ->ArgName("dropout")->Arg(0)->Arg(1));
 
+template <class B>
 void attention_backward(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto qkv = s.random(tokens, 192);
-  const auto p = s.random(tokens, 2 * el::Cpu::Lane::key_columns(50));
+  const auto p = s.random(tokens, 2 * B::Lane::key_columns(50));
   const auto dy = s.random(tokens, 64);
   auto dqkv = s.random(tokens, 192);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
@@ -114,10 +144,11 @@ void attention_backward(benchmark::State& state) {
   }
   flops(state, 8.0 * tokens * 50 * 64);
 }
-BENCHMARK(attention_backward);
+ELCREC_ON_EVERY_BACKEND(attention_backward, );
 
+template <class B>
 void layer_norm(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto x = s.random(tokens, 64);
   const auto gamma = s.random(1, 64);
   auto hat = s.random(tokens, 64);
@@ -128,10 +159,11 @@ void layer_norm(benchmark::State& state) {
   }
   floats(state, tokens * 64, 3);
 }
-BENCHMARK(layer_norm);
+ELCREC_ON_EVERY_BACKEND(layer_norm, );
 
+template <class B>
 void add_norm(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto x = s.random(tokens, 64);
   const auto residual = s.random(tokens, 64);
   const auto gamma = s.random(1, 64);
@@ -145,10 +177,11 @@ void add_norm(benchmark::State& state) {
   }
   floats(state, tokens * 64, 4);
 }
-BENCHMARK(add_norm);
+ELCREC_ON_EVERY_BACKEND(add_norm, );
 
+template <class B>
 void add_norm_backward(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto hat = s.random(tokens, 64);
   const auto rstd = s.random(1, tokens);
   const auto gamma = s.random(1, 64);
@@ -164,10 +197,11 @@ void add_norm_backward(benchmark::State& state) {
   }
   floats(state, tokens * 64, 4);
 }
-BENCHMARK(add_norm_backward);
+ELCREC_ON_EVERY_BACKEND(add_norm_backward, );
 
+template <class B>
 void bias_gelu(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto x = s.random(tokens, 256);
   const auto b = s.random(1, 256);
   auto y = s.random(tokens, 256);
@@ -176,10 +210,11 @@ void bias_gelu(benchmark::State& state) {
   }
   floats(state, tokens * 256, 2);
 }
-BENCHMARK(bias_gelu);
+ELCREC_ON_EVERY_BACKEND(bias_gelu, );
 
+template <class B>
 void dropout(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   auto x = s.random(tokens, 64);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
   for (auto _ : state) {
@@ -187,10 +222,11 @@ void dropout(benchmark::State& state) {
   }
   floats(state, tokens * 64, 2);
 }
-BENCHMARK(dropout);
+ELCREC_ON_EVERY_BACKEND(dropout, );
 
+template <class B>
 void nearest_center(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto x = s.random(tokens, 64);
   const auto centers = s.random(state.range(0), 64);
   std::vector<std::int32_t> ids(tokens);
@@ -199,11 +235,13 @@ void nearest_center(benchmark::State& state) {
   }
   flops(state, 2.0 * tokens * 64 * static_cast<double>(state.range(0)));
 }
-BENCHMARK(nearest_center)->RangeMultiplier(8)->Range(256, 1 << 18);
+ELCREC_ON_EVERY_BACKEND(nearest_center, ->Arg(256)->Arg(1 << 12));
+ELCREC_ON_VECTOR_BACKENDS(nearest_center, ->Arg(1 << 15)->Arg(1 << 18));
 
 /// The closed form with its gradient, 256 users: linear in K, in memory too.
+template <class B>
 void cluster_loss(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const Index k = state.range(0);
   const auto h = s.random(256, 64);
   const auto centers = s.random(k, 64);
@@ -219,11 +257,13 @@ void cluster_loss(benchmark::State& state) {
       static_cast<double>(k) * 1e-9, benchmark::Counter::kIsIterationInvariantRate | benchmark::Counter::kInvert);
   state.counters["workspace_KB"] = static_cast<double>(s.lane.workspace().capacity()) / 1024;
 }
-BENCHMARK(cluster_loss)->RangeMultiplier(8)->Range(256, 1 << 18)->Arg(1 << 20)->Unit(benchmark::kMicrosecond);
+ELCREC_ON_EVERY_BACKEND(
+    cluster_loss, ->RangeMultiplier(8)->Range(256, 1 << 18)->Arg(1 << 20)->Unit(benchmark::kMicrosecond));
 
 /// Both views of 256 users: the sequence level at 50 padded positions, and the intent level at one.
+template <class B>
 void info_nce(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const Index samples = 512;
   const Index positions = state.range(0);
   const auto z = s.random(samples * positions, 64);
@@ -239,10 +279,12 @@ void info_nce(benchmark::State& state) {
   // Half of the similarities and the whole of the gradient.
   flops(state, 3.0 * static_cast<double>(samples * samples * positions) * 64);
 }
-BENCHMARK(info_nce)->ArgName("positions")->Arg(1)->Arg(50)->Unit(benchmark::kMicrosecond);
+ELCREC_ON_EVERY_BACKEND(info_nce, ->ArgName("positions")->Arg(1)->Unit(benchmark::kMicrosecond));
+ELCREC_ON_VECTOR_BACKENDS(info_nce, ->ArgName("positions")->Arg(50)->Unit(benchmark::kMicrosecond));
 
+template <class B>
 void exponentials(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const auto fresh = s.random(320, 256);
   auto logits = s.random(320, 256);
   auto largest = s.random(1, 320);
@@ -253,15 +295,16 @@ void exponentials(benchmark::State& state) {
   }
   floats(state, 320 * 256, 4);
 }
-BENCHMARK(exponentials)->Unit(benchmark::kMicrosecond);
+ELCREC_ON_EVERY_BACKEND(exponentials, ->Unit(benchmark::kMicrosecond));
 
+template <class B>
 void adam(benchmark::State& state) {
-  Shard s;
+  Shard<B> s;
   const Index n = state.range(0);
   auto p = s.random(1, n);
   const auto g = s.random(1, n);
-  el::Matrix<el::Cpu> m(s.backend, 1, n);
-  el::Matrix<el::Cpu> v(s.backend, 1, n);
+  el::Matrix<B> m(s.backend, 1, n);
+  el::Matrix<B> v(s.backend, 1, n);
   const el::AdamStep step{
       .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 0.001};
   const el::AdamSlot<float> slot{p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat()};
@@ -270,12 +313,13 @@ void adam(benchmark::State& state) {
   }
   floats(state, n, 7);
 }
-BENCHMARK(adam)->Arg(1 << 14)->Arg(12103 * 64)->Unit(benchmark::kMicrosecond);
+ELCREC_ON_EVERY_BACKEND(adam, ->Arg(1 << 14)->Arg(12103 * 64)->Unit(benchmark::kMicrosecond));
 
 /// One layer of the encoder over a shard, with dropout; the backward pass gets what the forward pass kept.
+template <class B>
 void encoder(benchmark::State& state) {
-  using Encoder = el::TransformerEncoder<el::Dynamic, el::Cpu>;
-  Shard s;
+  using Encoder = el::TransformerEncoder<el::Dynamic, B>;
+  Shard<B> s;
   const Encoder encoder(s.backend, {.hidden = 64, .layers = 1});
   Encoder gradient = encoder;
   const auto table = s.random(1001, 64);
@@ -283,8 +327,8 @@ void encoder(benchmark::State& state) {
   auto dy = s.random(tokens, 64);
   auto dembedded = s.random(tokens, 64);
   auto memory = s.backend.make_workspace();
-  Encoder::Cache cache;
-  const el::Pass<el::Cpu> pass{s.lane, memory, {.seed = 1, .training = true}};
+  typename Encoder::Cache cache;
+  const el::Pass<B> pass{s.lane, memory, {.seed = 1, .training = true}};
   const bool backward = state.range(0) != 0;
   encoder.forward(pass, s.batch.view(), table.view(), cache, y.view());
   for (auto _ : state) {
@@ -299,13 +343,13 @@ void encoder(benchmark::State& state) {
   const double forward_flops = 2.0 * tokens * (12 * 64 * 64 + 2 * 50 * 64);
   flops(state, backward ? 2 * forward_flops : forward_flops);
 }
-BENCHMARK(encoder)->ArgName("backward")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
+ELCREC_ON_EVERY_BACKEND(encoder, ->ArgName("backward")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond));
 
 /// One query against a whole catalogue, by element type: reading the table is the bound.
-template <class Element>
-void top_20(benchmark::State& state) {
+template <class B, class Element>
+void top_20_of(benchmark::State& state) {
   const Index items = state.range(0);
-  Shard s;
+  Shard<B> s;
   const auto query = s.random(1, 64);
   std::vector<Element> table;
   table.reserve(static_cast<std::size_t>(items * 64));
@@ -325,7 +369,15 @@ void top_20(benchmark::State& state) {
   }
   bytes(state, static_cast<double>(items) * 64 * sizeof(Element));
 }
-BENCHMARK(top_20<float>)->Arg(12101)->Arg(100000)->Unit(benchmark::kMicrosecond);
-BENCHMARK(top_20<el::BFloat16>)->Arg(12101)->Arg(100000)->Unit(benchmark::kMicrosecond);
+template <class B>
+void top_20_bfloat16(benchmark::State& state) {
+  top_20_of<B, el::BFloat16>(state);
+}
+template <class B>
+void top_20(benchmark::State& state) {
+  top_20_of<B, float>(state);
+}
+ELCREC_ON_EVERY_BACKEND(top_20, ->Arg(12101)->Arg(100000)->Unit(benchmark::kMicrosecond));
+ELCREC_ON_EVERY_BACKEND(top_20_bfloat16, ->Arg(12101)->Arg(100000)->Unit(benchmark::kMicrosecond));
 
 }  // namespace

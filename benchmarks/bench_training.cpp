@@ -1,5 +1,5 @@
 // Whole jobs, on synthetic data with Beauty's number of users and items and mean history: training steps of the paper's
-// Beauty model (256 users), evaluation, recommendation.
+// Beauty model (256 users), evaluation, recommendation. Names without a backend are Cpu's.
 #include <algorithm>
 #include <chrono>
 #include <numeric>
@@ -9,6 +9,7 @@
 #include <sys/resource.h>
 
 #include "ceilings.hpp"
+#include "elcrec/backend/eigen_cpu.hpp"
 #include "elcrec/elcrec.hpp"
 
 namespace el = elcrec;
@@ -16,7 +17,15 @@ using el::Index;
 
 namespace {
 
-using Model = el::ELCRec<el::Cpu>;
+using el::EigenCpu;
+
+/// f<el::Cpu> by its name alone and f<EigenCpu> beside it, both with what follows.
+#define ELCREC_ON_BOTH(f, ...)                               \
+  BENCHMARK(f<EigenCpu>)->Name(#f "<EigenCpu>") __VA_ARGS__; \
+  BENCHMARK(f<el::Cpu>)->Name(#f) __VA_ARGS__
+
+template <class B>
+using Model = el::ELCRec<B>;
 constexpr Index batch_size = 256;
 
 const el::LeaveOneOut& split() {
@@ -40,11 +49,12 @@ double peak_megabytes() {
 }
 
 /// A model in the middle of training.
+template <class B>
 class Training {
  public:
   Training(const el::ELCRecOptions& o, const el::Adam& adam, Index threads, const el::LeaveOneOut& data = split())
       : data_(data),
-        model_(o, el::Cpu({.threads = threads})),
+        model_(o, B({.threads = threads})),
         pass_(model_),
         parameters_(el::parameters(model_)),
         adam_(adam, model_.backend(), parameters_),
@@ -62,17 +72,18 @@ class Training {
 
  private:
   const el::LeaveOneOut& data_;
-  Model model_;
-  el::TrainingPass<Model> pass_;
-  el::StepBatches<Model> batches_;
+  Model<B> model_;
+  el::TrainingPass<Model<B>> pass_;
+  el::StepBatches<Model<B>> batches_;
   std::vector<el::Parameter<float>> parameters_;
-  el::Adam::State<el::Cpu> adam_;
+  el::Adam::State<B> adam_;
   el::UniformNegativeSampler negatives_;
   std::vector<Index> users_;
   std::uint32_t step_ = 0;
 };
 
-void run_steps(benchmark::State& state, Training&& training) {
+template <class B>
+void run_steps(benchmark::State& state, Training<B>&& training) {
   training.step();  // memory grows in the first
   for (auto _ : state) {
     training.step();
@@ -82,10 +93,11 @@ void run_steps(benchmark::State& state, Training&& training) {
   state.counters["peak_MB"] = peak_megabytes();
 }
 
+template <class B>
 void training_step(benchmark::State& state) {
   auto o = options(state.range(0) != 0 ? el::Padding::paper : el::Padding::masked);
   o.share_views = state.range(1) != 0;
-  run_steps(state, Training(o, {}, state.range(2)));
+  run_steps(state, Training<B>(o, {}, state.range(2)));
   if (state.range(0) != 0) {
     // The products alone: the layer over every token three times (forward, inputs, weights), attention included, and
     // the sequence contrast: half of the similarities, their gradient, the nearest centers.
@@ -95,18 +107,18 @@ void training_step(benchmark::State& state) {
     ceilings::flops(state, encoder + contrast, static_cast<double>(state.range(2)));
   }
 }
-BENCHMARK(training_step)
-    ->ArgNames({"padded", "share_views", "threads"})
-    ->ArgsProduct({{0, 1}, {0, 1}, {1, 2}})
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
+ELCREC_ON_BOTH(training_step, ->ArgNames({"padded", "share_views", "threads"})
+                                  ->ArgsProduct({{0, 1}, {0, 1}, {1, 2}})
+                                  ->Unit(benchmark::kMillisecond)
+                                  ->UseRealTime());
 
 /// The full-softmax objective alone: its share of the GEMM ceiling is FLOP/s against gemm_ceiling's.
+template <class B>
 void softmax_step(benchmark::State& state) {
   auto o = options(el::Padding::masked);
   o.objective = el::NextItemLoss::softmax;
   o.sequence_weight = o.intent_weight = o.trade_off = 0;
-  run_steps(state, Training(o, {}, state.range(0)));
+  run_steps(state, Training<B>(o, {}, state.range(0)));
   Index targets = 0;
   for (Index user = 0; user < batch_size; ++user) {
     targets += std::min<Index>(o.max_length, el::ssize(split().input(user, el::Split::train)));
@@ -114,9 +126,10 @@ void softmax_step(benchmark::State& state) {
   const double flops = static_cast<double>(targets) * 64 * (6.0 * static_cast<double>(o.items + 1) + 3 * 2 * 12 * 64);
   ceilings::flops(state, flops, static_cast<double>(state.range(0)));
 }
-BENCHMARK(softmax_step)->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime();
+ELCREC_ON_BOTH(softmax_step, ->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime());
 
 /// A sampled loss and lazy Adam: the step must not grow with the catalogue.
+template <class B>
 void lazy_step(benchmark::State& state) {
   const Index items = state.range(0);
   auto o = options(el::Padding::masked);
@@ -136,22 +149,22 @@ void lazy_step(benchmark::State& state) {
   std::vector<std::int64_t> names(static_cast<std::size_t>(items));
   std::iota(names.begin(), names.end(), 1);
   const auto data = el::leave_one_out(el::SequenceDataset(users, offsets, history, el::ItemMap(names)));
-  run_steps(state, Training(o, {.lazy = true}, state.range(1), data));
+  run_steps(state, Training<B>(o, {.lazy = true}, state.range(1), data));
 }
-BENCHMARK(lazy_step)
-    ->ArgNames({"items", "threads"})
-    ->ArgsProduct({{12101, 200000, 2000000}, {1, 2}})
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
+ELCREC_ON_BOTH(lazy_step, ->ArgNames({"items", "threads"})
+                              ->ArgsProduct({{12101, 200000, 2000000}, {1, 2}})
+                              ->Unit(benchmark::kMillisecond)
+                              ->UseRealTime());
 
+template <class B>
 void evaluation(benchmark::State& state) {
-  const Model model(options(el::Padding::masked), el::Cpu({.threads = state.range(0)}));
+  const Model<B> model(options(el::Padding::masked), B({.threads = state.range(0)}));
   for (auto _ : state) {
     benchmark::DoNotOptimize(el::evaluate(model, split(), el::Split::test));
   }
   state.SetItemsProcessed(state.iterations() * split().user_count());
 }
-BENCHMARK(evaluation)->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime();
+ELCREC_ON_BOTH(evaluation, ->ArgName("threads")->Arg(1)->Arg(2)->Unit(benchmark::kMillisecond)->UseRealTime());
 
 /// How long single calls took, in microseconds.
 class CallTimes {
@@ -174,10 +187,11 @@ class CallTimes {
 };
 
 /// One user a call on one thread: the mean, and the median and 99th percentile of single calls.
+template <class B>
 void recommend_20(benchmark::State& state) {
-  const Model model(options(el::Padding::masked), el::Cpu({.threads = 1}));
+  const Model<B> model(options(el::Padding::masked), B({.threads = 1}));
   const el::Recommender recommender(model, state.range(0) != 0 ? el::ScoreTable::compact : el::ScoreTable::model);
-  el::Recommender<Model>::Scratch scratch;
+  typename el::Recommender<Model<B>>::Scratch scratch;
   CallTimes timed;
   Index user = 0;
   for (auto _ : state) {
@@ -187,13 +201,14 @@ void recommend_20(benchmark::State& state) {
   state.counters["median_us"] = timed.quantile(0.5);
   state.counters["p99_us"] = timed.quantile(0.99);
 }
-BENCHMARK(recommend_20)->ArgName("compact")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond);
+ELCREC_ON_BOTH(recommend_20, ->ArgName("compact")->Arg(0)->Arg(1)->Unit(benchmark::kMicrosecond));
 
 /// Many users a call: the mean, and users a second by the median of single calls.
+template <class B>
 void recommend_batch(benchmark::State& state) {
-  const Model model(options(el::Padding::masked), el::Cpu({.threads = state.range(1)}));
+  const Model<B> model(options(el::Padding::masked), B({.threads = state.range(1)}));
   const el::Recommender recommender(model, state.range(0) != 0 ? el::ScoreTable::compact : el::ScoreTable::model);
-  el::Recommender<Model>::BatchScratch scratch;
+  typename el::Recommender<Model<B>>::BatchScratch scratch;
   std::vector<std::span<const el::ItemId>> histories;
   CallTimes timed;
   Index user = 0;
@@ -209,11 +224,10 @@ void recommend_batch(benchmark::State& state) {
   state.SetItemsProcessed(state.iterations() * batch_size);
   state.counters["users_per_s"] = batch_size * 1e6 / timed.quantile(0.5);
 }
-BENCHMARK(recommend_batch)
-    ->ArgNames({"compact", "threads"})
-    ->ArgsProduct({{0, 1}, {1, 2}})
-    ->Unit(benchmark::kMillisecond)
-    ->UseRealTime();
+ELCREC_ON_BOTH(recommend_batch, ->ArgNames({"compact", "threads"})
+                                    ->ArgsProduct({{0, 1}, {1, 2}})
+                                    ->Unit(benchmark::kMillisecond)
+                                    ->UseRealTime());
 
 /// Exact best 20 among a million items for one query on one thread.
 template <class Element>

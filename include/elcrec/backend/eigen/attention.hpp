@@ -35,7 +35,7 @@ class KeyRow {
   }
 
   /// p = softmax(scale p) over the keys that query i sees, 0 for the others and behind them.
-  void softmax(AttentionMask mask, T scale, Index i, T* p) const {
+  [[gnu::flatten]] void softmax(AttentionMask mask, T scale, Index i, T* p) const {
     const Index reach = mask == AttentionMask::causal ? i + 1 : n_;
     const bool any = first_real_ < reach;
     const Keys& keys = any ? real_ : every_;

@@ -11,6 +11,9 @@
 /// Short arrays of fixed size as Eigen expressions: what the Eigen backend's loops are written in. Eigen keeps one in a
 /// register, whatever the processor. Arrays of any size would not do: where their vectors begin depends on the address,
 /// and the bits of a sum with it.
+///
+/// What loops over packs is marked gnu::flatten (others may ignore it): an expression is some ten calls of Eigen's to
+/// inline, and in a large source GCC stops half-way, after which a loop takes five times as long.
 namespace elcrec::inline ELCREC_TARGET::eigen {
 
 /// Elements of T in the widest register that Eigen is compiled for; four floats where it knows none.
@@ -30,7 +33,7 @@ template <Index N, class T>
 /// Calls f(at) for packs that cover [0, n), then for single elements: at(p) are the elements of the array p that it is
 /// about, so that a formula is written once.
 template <class T, class F>
-void each(Index n, F f) {
+[[gnu::flatten]] void each(Index n, F f) {
   Index i = 0;
   for (; i + pack_size<T> <= n; i += pack_size<T>) {
     f([i](auto* p) { return elements<pack_size<T>>(p + i); });
@@ -42,7 +45,7 @@ void each(Index n, F f) {
 
 /// Σ over [0, n) of what f(at) gives.
 template <class T, class F>
-[[nodiscard]] T sum_of(Index n, F f) {
+[[nodiscard, gnu::flatten]] T sum_of(Index n, F f) {
   Pack<T> total = Pack<T>::Zero();
   Index i = 0;
   for (; i + pack_size<T> <= n; i += pack_size<T>) {
@@ -69,7 +72,7 @@ void add_scaled(T a, const T* x, T* y, Index n) {
 
 /// The largest of n numbers; the lowest there is of none.
 template <class T>
-[[nodiscard]] T largest_of(const T* x, Index n) {
+[[nodiscard, gnu::flatten]] T largest_of(const T* x, Index n) {
   constexpr T lowest = std::numeric_limits<T>::lowest();
   Pack<T> most = Pack<T>::Constant(lowest);
   Index i = 0;

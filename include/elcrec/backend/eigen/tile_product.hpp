@@ -36,41 +36,52 @@ template <class T>
 
 namespace product_detail {
 
-/// y (I..., n) = or += a · panel, n <= tile_cols
-template <class T, std::size_t... I>
-void multiply_tile(std::index_sequence<I...>, Operand<T> a, Index depth, const T* panel, T* y, Index stride, Index n,
-                   Write write) {
-  using Row = Pack<T, tile_cols<T>>;
-  Row sums[sizeof...(I)];
+/// y (I..., tile_cols) = or += a · panel
+template <Write how, class T, std::size_t... I>
+[[gnu::flatten]] void multiply_tile(std::index_sequence<I...>, Operand<T> a, Index depth, const T* panel, T* y,
+                                    Index stride) {
+  Pack<T, tile_cols<T>> sums[sizeof...(I)];
   (sums[I].setZero(), ...);
   for (Index k = 0; k < depth; ++k) {
     const auto b = elements<tile_cols<T>>(panel + k * tile_cols<T>);
     ((sums[I] += a.data[static_cast<Index>(I) * a.row + k * a.col] * b), ...);
   }
-  const auto put = [&](const Row& sum, T* to) {
-    if (n == tile_cols<T>) {
-      auto row = elements<tile_cols<T>>(to);
-      if (write == Write::add) {
-        row += sum;
-      } else {
-        row = sum;
-      }
-      return;
-    }
-    for (Index j = 0; j < n; ++j) {
-      to[j] = write == Write::add ? to[j] + sum[j] : sum[j];
-    }
-  };
-  (put(sums[I], y + static_cast<Index>(I) * stride), ...);
+  if constexpr (how == Write::add) {
+    ((elements<tile_cols<T>>(y + static_cast<Index>(I) * stride) += sums[I]), ...);
+  } else {
+    ((elements<tile_cols<T>>(y + static_cast<Index>(I) * stride) = sums[I]), ...);
+  }
 }
 
 /// The same for `rows` <= Most rows.
-template <Index Most, class T>
-void multiply_rows(Index rows, Operand<T> a, Index depth, const T* panel, T* y, Index stride, Index n, Write write) {
+template <Write how, Index Most, class T>
+void multiply_rows(Index rows, Operand<T> a, Index depth, const T* panel, T* y, Index stride) {
   if (rows == Most) {
-    multiply_tile<T>(std::make_index_sequence<static_cast<std::size_t>(Most)>(), a, depth, panel, y, stride, n, write);
+    multiply_tile<how, T>(std::make_index_sequence<static_cast<std::size_t>(Most)>(), a, depth, panel, y, stride);
   } else if constexpr (Most > 1) {
-    multiply_rows<Most - 1>(rows, a, depth, panel, y, stride, n, write);
+    multiply_rows<how, Most - 1>(rows, a, depth, panel, y, stride);
+  }
+}
+
+/// And for n <= tile_cols columns: a tile that is not whole goes through memory of its own.
+template <class T>
+void multiply_part(Index rows, Operand<T> a, Index depth, const T* panel, T* y, Index stride, Index n, Write write) {
+  if (n == tile_cols<T>) {
+    if (write == Write::add) {
+      multiply_rows<Write::add, tile_rows>(rows, a, depth, panel, y, stride);
+    } else {
+      multiply_rows<Write::replace, tile_rows>(rows, a, depth, panel, y, stride);
+    }
+    return;
+  }
+  T whole[static_cast<std::size_t>(tile_rows * tile_cols<T>)];
+  multiply_rows<Write::replace, tile_rows>(rows, a, depth, panel, whole, tile_cols<T>);
+  for (Index m = 0; m < rows; ++m) {
+    const T* from = whole + m * tile_cols<T>;
+    T* to = y + m * stride;
+    for (Index j = 0; j < n; ++j) {
+      to[j] = write == Write::add ? to[j] + from[j] : from[j];
+    }
   }
 }
 
@@ -107,9 +118,9 @@ void multiply(Operand<T> a, Operand<T> b, Index b_rows, Index depth, MatrixView<
       const Index given = std::clamp<Index>(b_rows - n0, 0, n);
       product_detail::pack_panel<T>({b.data + n0 * b.row + k0 * b.col, b.row, b.col}, block, given, panel.data());
       for (Index m = 0; m < y.rows(); m += tile_rows) {
-        product_detail::multiply_rows<tile_rows, T>((std::min)(y.rows() - m, tile_rows),
-                                                    {a.data + m * a.row + k0 * a.col, a.row, a.col}, block,
-                                                    panel.data(), y.row(m) + n0, y.stride(), n, how);
+        product_detail::multiply_part<T>((std::min)(y.rows() - m, tile_rows),
+                                         {a.data + m * a.row + k0 * a.col, a.row, a.col}, block, panel.data(),
+                                         y.row(m) + n0, y.stride(), n, how);
       }
     }
   }
