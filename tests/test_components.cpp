@@ -865,8 +865,10 @@ TEST_CASE_TEMPLATE("a softmax over several blocks of items, of targets in severa
   const auto backend = one_thread<B>();
   using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NoClusters<B>, el::NextItem>;
   Model model(backend, many_items, small_encoder(backend), {}, 1, 0.5);
-  model.template objective<el::NextItem>() = {
-      .weight = 0.7, .loss = el::NextItemLoss::softmax, .labels = {.smoothing = 0.2}};
+  auto& softmax = model.template objective<el::NextItem>();  // member by member: nvcc 13 takes no braces here
+  softmax.weight = 0.7;
+  softmax.loss = el::NextItemLoss::softmax;
+  softmax.labels.smoothing = 0.2;
   el::StepBatches<Model> batches;
   batches.template of<el::InputView>() =
       random_batch(1,
