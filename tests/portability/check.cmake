@@ -1,8 +1,9 @@
 # cmake -D COMPILER=... -D FLAGS=... -D SOURCE=... -D INCLUDES=a:b -D SYSTEM_INCLUDES=c:d -D WORK_DIR=... -D EMULATOR=...
 # -P check.cmake
-# SOURCE compiles without a word and, unless FLAGS say -fsyntax-only, runs, by EMULATOR if there is one; skipped where
+# SOURCE, one or a:b, compiles without a word and, unless FLAGS say -fsyntax-only, runs, by EMULATOR if there is one; skipped where
 # COMPILER and FLAGS make nothing, or nothing that runs here.
 separate_arguments(FLAGS)
+string(REPLACE ":" ";" SOURCE "${SOURCE}")
 string(REPLACE ":" ";" folders "${INCLUDES}")
 list(TRANSFORM folders PREPEND "-I")
 string(REPLACE ":" ";" system_folders "${SYSTEM_INCLUDES}")

@@ -54,10 +54,10 @@ class Ranking : public Base {
           row[target] = never;
         }
         // Equal scores count before the target and not behind it.
-        const T* middle = row + std::clamp<Index>(target, 0, v1 - v0);
+        const Index before = std::clamp<Index>(target, 0, v1 - v0);
         const T score = at_target[at];
-        ranks[at] += std::count_if(static_cast<const T*>(row), middle, [score](T s) { return s >= score; }) +
-                     std::count_if(middle, static_cast<const T*>(row + (v1 - v0)), [score](T s) { return s > score; });
+        ranks[at] += count(row, before, [score](T s) { return s >= score; }) +
+                     count(row + before, v1 - v0 - before, [score](T s) { return s > score; });
       }
     }
   }
@@ -101,6 +101,16 @@ class Ranking : public Base {
   static constexpr Index few = 4;       // queries that do not pay for a product with repacked rows
   /// Below every score: what is no candidate has it. Not -infinity, with which -ffast-math compares as it likes.
   static constexpr T never = std::numeric_limits<T>::lowest();
+
+  /// How many of n <= block scores `holds` is true of: as a sum of narrow numbers, which compilers make vectors of.
+  template <class F>
+  static Index count(const T* scores, Index n, F holds) {
+    std::int32_t sum = 0;
+    for (Index i = 0; i < n; ++i) {
+      sum += holds(scores[i]) ? 1 : 0;
+    }
+    return sum;
+  }
 
   /// Each query's place in `seen` of its first item that is not below the rule's.
   std::span<std::int32_t> first_seen(const RankingRule& rule, std::span<const std::int32_t> offsets,

@@ -85,6 +85,20 @@ void multiply_part(Index rows, Operand<T> a, Index depth, const T* panel, T* y, 
   }
 }
 
+/// Rows of a panel = (a pack's width of rows of a pack's width)ᵀ
+template <class T>
+[[gnu::flatten]] void transpose_square(const T* from, Index stride, T* to) {
+  constexpr Index w = pack_size<T>;
+  Eigen::Matrix<T, static_cast<int>(w), static_cast<int>(w), Eigen::RowMajor> square;  // Eigen transposes in registers
+  for (Index i = 0; i < w; ++i) {
+    elements<w>(square.data() + i * w) = elements<w>(from + i * stride);
+  }
+  square.transposeInPlace();
+  for (Index i = 0; i < w; ++i) {
+    elements<w>(to + i * tile_cols<T>) = elements<w>(square.data() + i * w);
+  }
+}
+
 /// panel (depth, tile_cols) = n rows of b, transposed; zero behind them.
 template <class T>
 void pack_panel(Operand<T> b, Index depth, Index n, T* panel) {
@@ -97,9 +111,17 @@ void pack_panel(Operand<T> b, Index depth, Index n, T* panel) {
     }
     return;
   }
+  constexpr Index w = pack_size<T>;
+  Index j = 0;
+  for (; j + w <= n && b.col == 1 && depth >= w; j += w) {
+    for (Index k = 0; k < depth; k += w) {
+      const Index at = (std::min)(k, depth - w);  // the last ones again rather than a rest
+      transpose_square(b.data + j * b.row + at, b.row, panel + at * tile_cols<T> + j);
+    }
+  }
   for (Index k = 0; k < depth; ++k) {
-    for (Index j = 0; j < n; ++j) {
-      panel[k * tile_cols<T> + j] = b.data[j * b.row + k * b.col];
+    for (Index rest = j; rest < n; ++rest) {
+      panel[k * tile_cols<T> + rest] = b.data[rest * b.row + k * b.col];
     }
   }
 }
