@@ -25,6 +25,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/finite.hpp"
+#include "elcrec/core/memory.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/io/safetensors_header.hpp"
 #include "elcrec/io/tensor_info.hpp"
@@ -178,14 +179,18 @@ class SafetensorsFile {
            detail::safetensors_header_limit);
     detail::SafetensorsHeader header(name_, size - length);
     {
-      std::string text(static_cast<std::size_t>(length), '\0');
+      const std::size_t header_size = length;
+      std::string text(header_size, '\0');
       read(text.data(), text.size());
       header.parse(text);
     }
     metadata_ = std::move(header.metadata);
     tensors_ = std::move(header.tensors);
-    const auto data_size = static_cast<std::size_t>(size - length);
-    const std::shared_ptr<std::byte[]> data(new std::byte[data_size]);  // not initialised
+    const std::size_t data_size = size - length;
+    const auto data =
+        in_memory_for(message("the tensors of ", name_, ", ", data_size, " bytes"), "a smaller model", [&] {
+          return std::shared_ptr<std::byte[]>(new std::byte[data_size]);  // not initialised
+        });
     read(reinterpret_cast<char*>(data.get()), data_size);
     data_ = data;
   }
