@@ -1,6 +1,7 @@
 #!/bin/sh
 # Installs what building elcrec needs and this machine lacks. Silent when nothing is missing.
-# With --ci also what the checks use besides: clang, an older GCC, another standard library, 32 bits, a compiler cache;
+# With --ci also what the checks use besides: clang, an older GCC, another standard library, 32 bits, 64-bit ARM, a
+# compiler cache;
 # with --results also what draws the figures of RESULTS.md.
 set -eu
 
@@ -46,6 +47,8 @@ fi
 if [ "${1:-}" = --ci ]; then
   has clang++ || has clang++-14 || missing="$missing clang"
   has g++-11 || missing="$missing g++-11"
+  has aarch64-linux-gnu-g++ || missing="$missing g++-aarch64-linux-gnu"
+  has qemu-aarch64 || missing="$missing qemu-user"
   has ccache || missing="$missing ccache"
   for package in libc++-dev libc++abi-dev g++-multilib; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
