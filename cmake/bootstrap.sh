@@ -1,8 +1,7 @@
 #!/bin/sh
 # Installs what building elcrec needs and this machine lacks. Silent when nothing is missing.
-# With --ci also what the checks use besides: clang, an older GCC, another standard library, 32 bits, 64-bit ARM, a
-# compiler cache;
-# with --results also what draws the figures of RESULTS.md.
+# With --ci also what the checks use besides: clang, an older GCC, another standard library, 32 bits, 64-bit ARM, a compiler
+# cache; with --results also what draws the figures of RESULTS.md.
 set -eu
 
 # One preprocessor run names the Debian package of every header that is missing.
