@@ -8,6 +8,7 @@
 #include <fstream>
 #include <functional>
 #include <limits>
+#include <map>
 #include <set>
 #include <span>
 #include <sstream>
@@ -104,6 +105,37 @@ class Trained : public Program {
     REQUIRE(finished.code == 0);
   }
 };
+
+using ChangeTensor = std::function<void(std::vector<el::Index>& shape, std::vector<float>& values)>;
+
+/// The model of a file without training state and checksums, under these metadata and with one tensor changed.
+void rewrite_model(const el::SafetensorsFile& file, const std::map<std::string, std::string>& metadata,
+                   const fs::path& path, const std::string& changed = "", const ChangeTensor& change = {}) {
+  el::SafetensorsWriter writer;
+  for (const auto& [key, value] : metadata) {
+    if (!key.starts_with("checksum.")) {
+      writer.metadata(key, value);
+    }
+  }
+  const auto ids = file.read<std::int64_t>("item_ids");
+  writer.add<std::int64_t>("item_ids", {static_cast<el::Index>(ids.size())}, ids);
+  std::vector<std::vector<float>> values;
+  values.reserve(file.names().size());
+  for (const auto& name : file.names()) {
+    if (name == "item_ids" || name.starts_with("training.")) {
+      continue;
+    }
+    auto shape = file.info(name).shape;
+    values.push_back(file.read<float>(name));
+    if (name == changed) {
+      change(shape, values.back());
+    }
+    if (!shape.empty()) {
+      writer.add<float>(name, shape, values.back());
+    }
+  }
+  writer.write(path);
+}
 
 void check_fails(const Program& program, const Args& args, const Args& parts) {
   const Finished finished = program.run(args);
@@ -510,33 +542,8 @@ TEST_CASE("bad checkpoints are refused with the tensor and what was expected") {
   const Trained program;
   const std::string good = read_file(program / "model.safetensors");
   const auto file = el::SafetensorsFile::read(program / "model.safetensors");
-  // The file without training state, one tensor changed.
-  const auto rewrite = [&](const std::string& changed,
-                           const std::function<void(std::vector<el::Index>&, std::vector<float>&)>& change) {
-    el::SafetensorsWriter writer;
-    for (const auto& [key, value] : file.metadata()) {
-      if (!key.starts_with("checksum.")) {
-        writer.metadata(key, value);
-      }
-    }
-    const auto ids = file.read<std::int64_t>("item_ids");
-    writer.add<std::int64_t>("item_ids", {static_cast<el::Index>(ids.size())}, ids);
-    std::vector<std::vector<float>> values;
-    values.reserve(file.names().size());
-    for (const auto& name : file.names()) {
-      if (name == "item_ids" || name.starts_with("training.")) {
-        continue;
-      }
-      auto shape = file.info(name).shape;
-      values.push_back(file.read<float>(name));
-      if (name == changed) {
-        change(shape, values.back());
-      }
-      if (!shape.empty()) {
-        writer.add<float>(name, shape, values.back());
-      }
-    }
-    writer.write(program / "bad.safetensors");
+  const auto rewrite = [&](const std::string& changed, const ChangeTensor& change) {
+    rewrite_model(file, file.metadata(), program / "bad.safetensors", changed, change);
   };
   const auto check = [&](const Args& parts) {
     for (const Args& args : {Args{"evaluate", "--data", "data.txt", "--checkpoint", "bad.safetensors"},
@@ -852,13 +859,9 @@ TEST_CASE("metadata reaches the terminal as text") {
   const Trained program;
   const auto file = el::SafetensorsFile::read(program / "model.safetensors");
   const auto check = [&](const std::string& key, const std::string& value, const std::string& part) {
-    el::SafetensorsWriter writer;
     auto metadata = file.metadata();
     metadata[key] = value;
-    for (const auto& [name, text] : metadata) {
-      writer.metadata(name, text);
-    }
-    writer.write(program / "bad.safetensors");
+    rewrite_model(file, metadata, program / "bad.safetensors");
     CAPTURE(key);
     check_fails(program, {"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}, {part});
     CHECK(program.run({"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}).err.size() < 200);
@@ -887,7 +890,7 @@ TEST_CASE("names of tensors reach the terminal as text") {
   check("{\"__metadata__\": {\"" + evil + "\": 1}}", "__metadata__ \"" + shown + "\" is of type number");
   check(R"({"a": {"dtype": ")" + evil + R"(", "shape": [], "data_offsets": [0, 0]}})", "unknown dtype \"" + shown);
   std::string ones = "1";
-  for (int i = 0; i < 100'000; ++i) {
+  for (int i = 1; i < 60; ++i) {
     ones += ",1";
   }
   check(R"({"a": {"dtype": "F32", "shape": [)" + ones + R"(], "data_offsets": [0, 0]}})",

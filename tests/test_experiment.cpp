@@ -180,7 +180,7 @@ TEST_CASE_FIXTURE(Experiment, "a run that diverges has a row that says so, and t
   must_run(args());
   const auto found = rows();
   REQUIRE(found.size() == 2);
-  CHECK(contains(found[0]["diverged"], "the loss is not finite"));
+  CHECK(contains(found[0]["diverged"], "not finite"));
   CHECK_FALSE(found[0].contains("test"));
   CHECK(found[1].contains("test"));
   must_run(args());

@@ -140,7 +140,7 @@ inline void print_metrics(std::ostream& out, const std::vector<std::pair<std::st
 /// and exit code 1; 2 for wrong usage. Whatever the message holds from files or the command line, the terminal gets
 /// text.
 template <class Run>
-[[nodiscard]] int run_program(const char* name, const std::string& description, Run run) {
+[[nodiscard]] int run_program(const char* name, const char* description, Run run) {
   // nlohmann/json allocates in destructors: where there is no memory left, they end the process.
   std::set_terminate([] {
     constexpr std::string_view said = "the program ended without room to say why: memory ran out\n";
