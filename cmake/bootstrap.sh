@@ -49,7 +49,8 @@ if [ "${1:-}" = --ci ]; then
   has aarch64-linux-gnu-g++ || missing="$missing g++-aarch64-linux-gnu"
   has qemu-aarch64 || missing="$missing qemu-user"
   has ccache || missing="$missing ccache"
-  for package in libc++-dev libc++abi-dev g++-multilib; do
+  # Not g++-multilib, which excludes compilers for other processors: all that lacks without it is a link in /usr/include.
+  for package in libc++-dev libc++abi-dev "g++-$(g++ -dumpversion | cut -d. -f1)-multilib"; do
     dpkg -s "$package" >/dev/null 2>&1 || missing="$missing $package"
   done
 fi
