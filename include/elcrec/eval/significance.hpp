@@ -109,9 +109,9 @@ struct PairedBootstrap {
 [[nodiscard]] inline PairedBootstrap paired_bootstrap(std::span<const double> a, std::span<const double> b,
                                                       const BootstrapOptions& options = {}) {
   require(a.size() == b.size(), "paired bootstrap: found ", a.size(), " and ", b.size(), " users, expected pairs");
-  require(!a.empty() && a.size() < (std::uint64_t{1} << 32), "paired bootstrap: found ", a.size(),
+  require(!a.empty() && std::in_range<std::uint32_t>(a.size()), "paired bootstrap: found ", a.size(),
           " users, expected 1 to 2^32 - 1");
-  require(options.resamples >= 1 && options.resamples < (std::int64_t{1} << 32), "paired bootstrap: found ",
+  require(options.resamples >= 1 && std::in_range<std::uint32_t>(options.resamples), "paired bootstrap: found ",
           options.resamples, " resamples, expected 1 to 2^32 - 1");
   require(options.confidence > 0 && options.confidence < 1, "paired bootstrap: found confidence ", options.confidence,
           ", expected a value between 0 and 1");
