@@ -26,6 +26,10 @@ void* operator new(std::size_t n) { return elcrec::test::allocate(n, 0); }
 void* operator new(std::size_t n, std::align_val_t alignment) {
   return elcrec::test::allocate(n, static_cast<std::size_t>(alignment));
 }
+// The standard library's would come to those above; a sanitizer's do not.
+void* operator new(std::size_t n, const std::nothrow_t&) noexcept {
+  return elcrec::test::allocation_fails(n) ? nullptr : std::malloc(n == 0 ? 1 : n);
+}
 void operator delete(void* p) noexcept { std::free(p); }
 void operator delete(void* p, std::size_t) noexcept { std::free(p); }
 void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }

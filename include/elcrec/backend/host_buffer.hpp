@@ -58,15 +58,19 @@ class HostBuffer {
   };
   using Pointer = std::unique_ptr<T, Free>;
 
+  static void* memory(std::size_t bytes, std::align_val_t alignment_of) {
+    try {
+      return ::operator new(bytes, alignment_of);
+    } catch (const std::bad_alloc&) {
+      throw NoRoom(bytes);
+    }
+  }
+
   static Pointer allocate(std::size_t bytes) {
     constexpr std::size_t huge_page = std::size_t{1} << 21;
     const bool huge = bytes >= huge_page;
     const std::align_val_t alignment_of{huge ? huge_page : alignment};
-    void* const memory = ::operator new(bytes, alignment_of, std::nothrow);
-    if (memory == nullptr) {
-      throw NoRoom(bytes);
-    }
-    Pointer p(static_cast<T*>(memory), Free{alignment_of});
+    Pointer p(static_cast<T*>(memory(bytes, alignment_of)), Free{alignment_of});
 #if defined(__linux__)
     if (huge) {
       ::madvise(p.get(), bytes / huge_page * huge_page, MADV_HUGEPAGE);  // advice: where it is refused nothing changes
