@@ -187,7 +187,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
       std::abort();
     }
     for (const auto& [item, score] : found) {
-      if (item < 2 || item >= items || !elcrec::detail::is_finite(score)) {
+      if (item < 2 || item >= items || !elcrec::is_finite(score)) {
         std::abort();
       }
       (void)loaded.items.name(item);
