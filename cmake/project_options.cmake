@@ -1,5 +1,6 @@
 # Flags of the project's own programs. Linked privately, never exported: see tests/package.
 add_library(elcrec_project_options INTERFACE)
+target_compile_features(elcrec_project_options INTERFACE cxx_std_20)  # also for what includes no header of elcrec
 
 # Adds options of the C++ compiler, which nvcc passes on to its host compiler.
 function(elcrec_add_options)
