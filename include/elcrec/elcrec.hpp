@@ -17,6 +17,8 @@
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/optim/adam.hpp"
 #include "elcrec/serve/recommender.hpp"
+#include "elcrec/serve/slot.hpp"
+#include "elcrec/serve/snapshot.hpp"
 #include "elcrec/train/run_log.hpp"
 #include "elcrec/train/stop_signal.hpp"
 #include "elcrec/train/trainer.hpp"

@@ -36,6 +36,12 @@ class LearnableClusters {
   [[nodiscard]] MatrixView<T, K, D> centers() { return centers_.view(); }              // (K, D)
   [[nodiscard]] MatrixView<const T, K, D> centers() const { return centers_.view(); }  // (K, D)
 
+  /// As many centers of the same width, drawn anew.
+  template <class To>
+  [[nodiscard]] LearnableClusters<K, D, To> remake(const To& backend) const {
+    return {backend, count(), hidden()};
+  }
+
   /// c_j = c_j / |c_j|
   void project(Lane& lane) {
     const auto frame = lane.workspace().frame();
@@ -65,6 +71,10 @@ class LearnableClusters {
 template <Backend B>
 struct NoClusters {
   using Backend = B;
+  template <class To>
+  [[nodiscard]] NoClusters<To> remake(const To&) const {
+    return {};
+  }
   static void visit_parameters(auto&, auto&&) {}
 };
 

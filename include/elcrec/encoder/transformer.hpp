@@ -81,6 +81,12 @@ class TransformerEncoder {
   [[nodiscard]] bool causal() const { return options_.mask == AttentionMask::causal && options_.filter_share == 0; }
   [[nodiscard]] const TransformerOptions& options() const { return options_; }
 
+  /// An encoder of the same options, its parameters drawn anew.
+  template <class To>
+  [[nodiscard]] TransformerEncoder<Hidden, To> remake(const To& backend) const {
+    return {backend, options_};
+  }
+
   /// y (T, D) from table (V, D). Allocates in pass.memory only.
   void forward(const Pass<B>& pass, const TokenView& tokens, In table, Cache& cache, Out y) const {
     forward_layers(pass, tokens, table, layers_.size(), cache, y);

@@ -21,6 +21,7 @@
 #include "elcrec/core/fingerprint.hpp"
 #include "elcrec/core/finite.hpp"
 #include "elcrec/data/item_map.hpp"
+#include "elcrec/io/loaded_model.hpp"
 #include "elcrec/io/safetensors.hpp"
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/nn/parameter.hpp"
@@ -287,13 +288,6 @@ inline void check_keys(const std::map<std::string, std::string>& metadata, std::
   }
   return o;
 }
-
-/// A model and the ids that its data set calls the items by.
-template <class Model>
-struct LoadedModel {
-  Model model;
-  ItemMap items;
-};
 
 /// The ELCRec model in a file that was read. Throws FileError for anything that does not fit, before it builds anything
 /// that the file does not hold.

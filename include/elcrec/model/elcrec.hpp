@@ -2,6 +2,7 @@
 
 #include <map>
 #include <string>
+#include <utility>
 
 #include "elcrec/cluster/learnable_clusters.hpp"
 #include "elcrec/core/error.hpp"
@@ -68,10 +69,20 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
 
   [[nodiscard]] const ELCRecOptions& options() const { return options_; }
 
+  template <class To>
+  [[nodiscard]] ELCRec<To, Hidden, Intents> remake(const To& backend) const {
+    return {Base::remake(backend), options_};
+  }
+
   /// What a checkpoint needs to build this model again; options_from_metadata reads it.
   [[nodiscard]] std::map<std::string, std::string> metadata() const { return to_metadata(options_); }
 
  private:
+  template <Backend, Index, Index>
+  friend class ELCRec;
+
+  ELCRec(Base model, const ELCRecOptions& options) : Base(std::move(model)), options_(options) {}
+
   ELCRecOptions options_;
 };
 

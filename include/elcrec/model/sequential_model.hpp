@@ -13,6 +13,7 @@
 #include "elcrec/encoder/sequence_encoder.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
+#include "elcrec/nn/clone.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -24,6 +25,7 @@ concept Clusters = requires(const C& clusters) {
 
 /// A sequential recommender: an item table, an encoder over it, perhaps intents, and the objectives that train them.
 /// The score of item v after a history is y_last · E[v]. Encoding and scoring are const and may run on many threads.
+/// A copy has parameters of its own and shares the backend, a handle; clone (nn/clone.hpp) puts them on another.
 template <SequenceEncoder Encoder, class ClustersOrNone, Objective... Objectives>
 class SequentialModel {
  public:
@@ -54,6 +56,21 @@ class SequentialModel {
         backend_(backend),
         items_(item_table(backend, checked(items) + 2, encoder.hidden())) {
     initialise_normal(backend, seed, 0, deviation, items_.view());
+  }
+
+  /// A model of the same parts and settings on another backend, its parameters anything (see clone).
+  template <class To>
+  [[nodiscard]] auto remake(const To& backend) const {
+    auto encoder_part = elcrec::remake(encoder, backend);
+    auto clusters_part = elcrec::remake(clusters, backend);
+    using Remade = SequentialModel<decltype(encoder_part), decltype(clusters_part), Objectives...>;
+    Remade model(backend, Remade::item_table(backend, items_.rows(), hidden()), std::move(encoder_part),
+                 std::move(clusters_part));
+    model.objectives = objectives;
+    model.padding = padding;
+    model.pooling = pooling;
+    model.views_ = views_;
+    return model;
   }
 
   [[nodiscard]] const Backend& backend() const { return backend_; }
@@ -123,6 +140,15 @@ class SequentialModel {
   Pooling pooling = Pooling::mean;  ///< of a user's tokens to what has an intent
 
  private:
+  template <SequenceEncoder, class, Objective...>
+  friend class SequentialModel;
+
+  SequentialModel(const Backend& backend, Matrix<Backend> items, Encoder encoder_part, ClustersOrNone clusters_part)
+      : encoder(std::move(encoder_part)),
+        clusters(std::move(clusters_part)),
+        backend_(backend),
+        items_(std::move(items)) {}
+
   static Matrix<Backend> item_table(const Backend& backend, Index rows, Index hidden) {
     return in_memory_for(message("the item table, ", rows, " x ", hidden), "a smaller `hidden`",
                          [&] { return Matrix<Backend>(backend, rows, hidden); });
