@@ -120,7 +120,7 @@ struct Agreement {
     using T = typename std::remove_cvref_t<decltype(step)>::Scalar;
     auto& pair = step.template encoding<::Views>();
     const el::Index users = pair.tokens.sequences() / 2;
-    const auto h = step.user_embeddings(pair, el::Pooling::mean);
+    const auto h = el::user_embeddings(step, pair, el::Pooling::mean);
     const auto dh = step.memory().template matrix<T>(2 * users, h.unit.cols());
     step.backend().parallel_for(1, [&](auto& lane, el::Index) {
       const auto first = dh.slice_rows(0, users);
@@ -132,12 +132,12 @@ struct Agreement {
       lane.copy(first, dh.slice_rows(users, 2 * users));
       lane.scale(T(-1), dh.slice_rows(users, 2 * users));
     });
-    step.user_embeddings_backward(pair, el::Pooling::mean, h, dh);
+    el::user_embeddings_backward(step, pair, el::Pooling::mean, h, dh);
   }
 };
 
 template <el::Backend B>
-using CustomModel = el::SequentialModel<RunningMeanEncoder<B>, el::NoClusters<B>, el::NextItemSoftmax, Agreement>;
+using CustomModel = el::SequentialModel<RunningMeanEncoder<B>, el::NextItemSoftmax, Agreement>;
 
 /// The library checks a part of one's own by central differences, in double.
 el::GradientCheck check_encoder() {
@@ -158,8 +158,7 @@ int main() {
   std::cout << gradients << '\n';
   const auto split = el::leave_one_out(el::make_synthetic({.users = 1000, .items = 400}).data);
   const el::Cpu backend;
-  CustomModel<el::Cpu> model(backend, split.item_count(), RunningMeanEncoder<el::Cpu>(backend, 30, 32, 1),
-                             el::NoClusters<el::Cpu>());
+  CustomModel<el::Cpu> model(backend, split.item_count(), RunningMeanEncoder<el::Cpu>(backend, 30, 32, 1));
   model.objective<Agreement>().weight = 0.1;
   el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3}, {.epochs = 12, .batch_size = 64, .patience = 3});
   trainer.fit(split, el::console_progress());

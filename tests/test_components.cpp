@@ -683,12 +683,14 @@ B one_thread() {
   }
 }
 
+template <class B>
+using Centers = el::LearnableClusters<el::Dynamic, el::Dynamic, B>;
+
 /// Every objective of the library in one model; a test gives weight to one.
 template <class B>
-using EveryObjective =
-    el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
-                        el::NextItemBce, el::NextItemBpr, el::NextItemSoftmax, el::NextItem, el::SequenceContrast,
-                        el::ClusterLoss, el::IntentContrast>;
+using EveryObjective = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, Centers<B>, el::NextItemBce,
+                                           el::NextItemBpr, el::NextItemSoftmax, el::NextItem, el::SequenceContrast<>,
+                                           el::ProjectCenters, el::ClusterLoss, el::IntentContrast<>>;
 
 template <class B>
 el::TransformerEncoder<el::Dynamic, B> small_encoder(const B& backend) {
@@ -704,8 +706,8 @@ el::TransformerEncoder<el::Dynamic, B> small_encoder(const B& backend) {
 
 template <class B>
 EveryObjective<B> every_objective(const B& backend, el::Pooling pooling, el::Padding padding) {
-  EveryObjective<B> model(backend, items, small_encoder(backend),
-                          {backend, intents, el::pooled_columns(pooling, max_length, hidden), 3}, 1, 0.5);
+  EveryObjective<B> model(backend, {items, 1, 0.5}, small_encoder(backend),
+                          Centers<B>(backend, intents, el::pooled_columns(pooling, max_length, hidden), 3));
   std::apply([](auto&... objective) { ((objective.weight = 0), ...); }, model.objectives);
   model.padding = padding;
   return model;
@@ -775,7 +777,7 @@ void check_pass(Model& model, bool projects, const std::function<void(Model&)>& 
   el::TrainingPass<Model> pass(model);
   Trained<Model> subject{shaken(backend, model)};
   if constexpr (Model::has_clusters) {
-    backend.parallel_for(1, [&](auto& lane, Index) { subject.model.clusters.project(lane); });
+    backend.parallel_for(1, [&](auto& lane, Index) { subject.model.clusters().project(lane); });
   }
   const auto copy = [&backend](const auto& from, const auto& to) {
     backend.parallel_for(1, [&](auto& lane, Index) {
@@ -796,10 +798,10 @@ void check_pass(Model& model, bool projects, const std::function<void(Model&)>& 
       CHECK(to_host(backend, padding_row) == std::vector<double>(hidden, 0.0));  // padding is never trained
       copy(gradients, el::parameters(gradient->model));
       if constexpr (Model::has_clusters) {
-        const auto centers = gradient->model.clusters.centers();
+        const auto centers = gradient->model.clusters().centers();
         auto values = to_host(backend, centers);
         const el::MatrixView<double> g(values.data(), centers.rows(), centers.cols());
-        const HostCopy c(backend, at.model.clusters.centers());
+        const HostCopy c(backend, at.model.clusters().centers());
         for (Index j = 0; projects && j < g.rows(); ++j) {
           const double along = std::inner_product(g.row(j), g.row(j) + g.cols(), c.row(j), 0.0);
           for (Index i = 0; i < g.cols(); ++i) {
@@ -863,8 +865,8 @@ TEST_CASE_TEMPLATE("gradients of a softmax with smoothed labels", B, EVERY_BACKE
 
 TEST_CASE_TEMPLATE("a softmax over several blocks of items, of targets in several chunks", B, EVERY_BACKEND) {
   const auto backend = one_thread<B>();
-  using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NoClusters<B>, el::NextItem>;
-  Model model(backend, many_items, small_encoder(backend), {}, 1, 0.5);
+  using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NextItem>;
+  Model model(backend, {many_items, 1, 0.5}, small_encoder(backend));
   auto& softmax = model.template objective<el::NextItem>();  // member by member: nvcc 13 takes no braces here
   softmax.weight = 0.7;
   softmax.loss = el::NextItemLoss::softmax;
@@ -901,7 +903,8 @@ struct FrozenLabels {
     using Lane = typename Step::Lane;
     using T = typename Step::Scalar;
     const auto unused = step.memory().template array<double>(1);
-    el::evaluate_full_softmax<el::PrefixView, Partner>(step, weight, labels, unused.data());
+    const std::array sides = {&step.template encoding<el::PrefixView>(), &step.template encoding<Partner>()};
+    el::full_softmax<Step>(step, sides, weight, labels, unused.data());
     const auto& backend = step.backend();
     const auto& first = step.template encoding<el::PrefixView>();
     const auto& second = step.template encoding<Partner>();
@@ -952,8 +955,8 @@ struct FrozenLabels {
 TEST_CASE_TEMPLATE("gradients of a softmax whose encodings agree", B, EVERY_BACKEND) {
   const auto backend = one_thread<B>();
   for (const auto padding : both_paddings) {
-    using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NoClusters<B>, FrozenLabels>;
-    Model model(backend, items, small_encoder(backend), {}, 1, 0.5);
+    using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, FrozenLabels>;
+    Model model(backend, {items, 1, 0.5}, small_encoder(backend));
     model.padding = padding;
     check_pass<Model>(model, false, [](Model&) {});
   }
@@ -964,11 +967,11 @@ TEST_CASE_TEMPLATE("gradients of sequence contrast", B, EVERY_BACKEND) {
     for (const auto prototype : {el::Prototype::shift, el::Prototype::concat}) {
       for (const bool masking : {false, true}) {
         check_objective<B>("sequence contrast", pooling, false, [&](auto& m) {
-          m.template objective<el::SequenceContrast>() = {.weight = 0.6,
-                                                          .temperature = 2.0,
-                                                          .prototype = prototype,
-                                                          .pooling = pooling,
-                                                          .mask_false_negatives = masking};
+          m.template objective<el::SequenceContrast<>>() = {.weight = 0.6,
+                                                            .temperature = 2.0,
+                                                            .prototype = prototype,
+                                                            .pooling = pooling,
+                                                            .mask_false_negatives = masking};
         });
       }
     }
@@ -991,11 +994,11 @@ TEST_CASE_TEMPLATE("gradients of intent contrast", B, EVERY_BACKEND) {
     for (const bool share : {false, true}) {
       for (const bool masking : {false, true}) {
         check_objective<B>("intent contrast", pooling, true, [&](auto& m) {
-          m.template objective<el::IntentContrast>() = {.weight = 0.8,
-                                                        .temperature = 2.0,
-                                                        .pooling = pooling,
-                                                        .mask_false_negatives = masking,
-                                                        .share_views = share};
+          m.template objective<el::IntentContrast<>>() = {.weight = 0.8,
+                                                          .temperature = 2.0,
+                                                          .pooling = pooling,
+                                                          .mask_false_negatives = masking,
+                                                          .share_views = share};
         });
       }
     }
@@ -1014,8 +1017,8 @@ TEST_CASE_TEMPLATE("users of one label, or of one intent, are no negatives of ea
       model.template objective<decltype(objective)>() = objective;
       return el::TrainingPass<Model>(model).run(batches, 7, 3).total;
     };
-    CHECK(loss(el::SequenceContrast{}, true) < loss(el::SequenceContrast{}, false) - 1e-3);
-    CHECK(loss(el::IntentContrast{}, true) < loss(el::IntentContrast{}, false) - 1e-3);
+    CHECK(loss(el::SequenceContrast<>{}, true) < loss(el::SequenceContrast<>{}, false) - 1e-3);
+    CHECK(loss(el::IntentContrast<>{}, true) < loss(el::IntentContrast<>{}, false) - 1e-3);
   }
 }
 
@@ -1080,7 +1083,7 @@ TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right",
   const B backend;
   const el::TransformerEncoder<el::Dynamic, B> encoder(
       backend, {.hidden = hidden, .layers = 1, .heads = 2, .max_length = max_length, .deviation = 0.3});
-  const el::LearnableClusters<el::Dynamic, el::Dynamic, B> clusters(backend, intents, hidden);
+  const Centers<B> clusters(backend, intents, hidden);
   const auto run = [&]<class Model>(Model model, std::size_t terms) {
     const auto losses = el::TrainingPass<Model>(model).run(random_batches<Model>(el::Padding::masked), 0, 0);
     CHECK(losses.terms.size() == terms);
@@ -1089,7 +1092,7 @@ TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right",
   run(el::SasRecWithContrast<B>(backend, items, encoder, clusters), 3);
   run(el::SasRecWithClusters<B>(backend, items, encoder, clusters), 2);
   run(el::ELCRec<B>({.items = items, .max_length = max_length, .hidden = hidden, .intents = intents}, backend), 4);
-  el::SasRec<B> plain(backend, items, encoder, el::NoClusters<B>{}, 1, 0.5);
+  el::SasRec<B> plain(backend, {items, 1, 0.5}, encoder);
   check_pass<el::SasRec<B>>(plain, false, [](auto&) {});
 }
 
@@ -1247,7 +1250,7 @@ TEST_CASE("wrong options say what is expected") {
   CHECK(failure([&] {
           el::SasRecWithClusters<el::Reference> one(
               backend, items, {backend, {.hidden = hidden, .layers = 0, .max_length = max_length}},
-              {backend, 1, hidden});
+              Centers<el::Reference>(backend, 1, hidden));
           one.objective<el::ClusterLoss>().pairs = el::CenterPairs::distinct;
           el::TrainingPass<decltype(one)>(one).run(random_batches<decltype(one)>(el::Padding::masked), 0, 0);
         }) == "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");
@@ -1287,8 +1290,7 @@ struct OwnView {
 /// A model with a parameter that no training pass has a gradient for.
 struct WithBias : el::SasRec<el::Reference> {
   explicit WithBias(const el::TransformerEncoder<el::Dynamic, el::Reference>& encoder_part, Index bias_size)
-      : el::SasRec<el::Reference>(el::Reference(), catalogue, encoder_part, el::NoClusters<el::Reference>{}),
-        bias(el::Reference(), 1, bias_size) {}
+      : el::SasRec<el::Reference>(el::Reference(), catalogue, encoder_part), bias(el::Reference(), 1, bias_size) {}
   static void visit_parameters(auto& self, auto&& visitor) {
     el::SasRec<el::Reference>::visit_parameters(self, visitor);
     visitor("score_bias", el::MatrixView(self.bias.view()), 1);
@@ -1326,7 +1328,7 @@ TEST_CASE("an encoder that looks ahead is not trained on targets that it sees") 
   const auto all = el::AttentionMask::bidirectional;
   const auto causal = el::AttentionMask::causal;
   const auto plain = [&](const Encoder& e) {
-    el::SasRec<B> model(backend, items, e, el::NoClusters<B>{});
+    el::SasRec<B> model(backend, items, e);
     return refusal(model);
   };
   CHECK(plain(encoder(causal, 0)) == "nothing thrown");
@@ -1338,22 +1340,20 @@ TEST_CASE("an encoder that looks ahead is not trained on targets that it sees") 
   }
 
   SUBCASE("the same sequences encoded again, and an author's own view, are no way around it") {
-    el::SequentialModel<Encoder, el::NoClusters<B>, el::NextItemBy<el::NextItemLoss::bce, el::Again<el::InputView>>>
-        again(backend, items, encoder(all, 0), {});
+    el::SequentialModel<Encoder, el::NextItemBy<el::NextItemLoss::bce, el::Again<el::InputView>>> again(
+        backend, items, encoder(all, 0));
     CHECK(refusal(again).find("InputView") != std::string::npos);
-    el::SequentialModel<Encoder, el::NoClusters<B>, el::NextItemBy<el::NextItemLoss::bce, OwnView>> own(
-        backend, items, encoder(all, 0), {});
+    el::SequentialModel<Encoder, el::NextItemBy<el::NextItemLoss::bce, OwnView>> own(backend, items, encoder(all, 0));
     CHECK(refusal(own).find("expected a causal encoder") != std::string::npos);
   }
   SUBCASE("prefixes and pooled users have no target ahead") {
-    el::SequentialModel<Encoder, el::LearnableClusters<el::Dynamic, el::Dynamic, B>,
-                        el::NextItemBy<el::NextItemLoss::bce, el::PrefixView>, el::SequenceContrast, el::ClusterLoss,
-                        el::IntentContrast>
-        model(backend, items, encoder(all, 0.5), {backend, 2, hidden});
+    el::SequentialModel<Encoder, Centers<B>, el::NextItemBy<el::NextItemLoss::bce, el::PrefixView>,
+                        el::SequenceContrast<>, el::ClusterLoss, el::IntentContrast<>>
+        model(backend, items, encoder(all, 0.5), Centers<B>(backend, 2, hidden));
     CHECK(refusal(model) == "nothing thrown");
   }
   SUBCASE("a loss that is turned on later is refused at its first step") {
-    el::SasRec<B> model(backend, items, encoder(all, 0), {});
+    el::SasRec<B> model(backend, items, encoder(all, 0));
     model.objective<el::NextItemBce>().weight = 0;
     el::TrainingPass<el::SasRec<B>> pass(model);
     const auto batches = random_batches<el::SasRec<B>>(el::Padding::masked);
@@ -1362,10 +1362,10 @@ TEST_CASE("an encoder that looks ahead is not trained on targets that it sees") 
     CHECK(failure([&] { pass.run(batches, 0, 1); }).find("expected a causal encoder") != std::string::npos);
   }
   SUBCASE("an encoder that does not say counts as one that looks ahead") {
-    el::SequentialModel<Silent, el::NoClusters<B>, el::NextItemBce> model(backend, items, Silent{}, {});
+    el::SequentialModel<Silent, el::NextItemBce> model(backend, items, Silent{});
     CHECK(refusal(model).find("encoder: found one that does not say whether it is causal") == 0);
-    el::SequentialModel<Silent, el::NoClusters<B>, el::NextItemBy<el::NextItemLoss::bce, el::PrefixView>> prefixes(
-        backend, items, Silent{}, {});
+    el::SequentialModel<Silent, el::NextItemBy<el::NextItemLoss::bce, el::PrefixView>> prefixes(backend, items,
+                                                                                                Silent{});
     CHECK(refusal(prefixes) == "nothing thrown");
   }
 }
@@ -1376,7 +1376,7 @@ TEST_CASE("a model whose parameters are not those of its gradients is refused") 
       backend, {.hidden = hidden, .layers = 1, .max_length = max_length});
   WithBias more(encoder, 7);
   CHECK(refusal(more).find("parameters of the model: found 'score_bias' (1, 7), expected no more") == 0);
-  WithoutItems less(backend, items, encoder, el::NoClusters<el::Reference>{});
+  WithoutItems less(backend, items, encoder);
   CHECK(refusal(less).find("parameters of the model: found 'position_embeddings.weight'") == 0);
   CHECK(refusal(less).find("expected 'item_embeddings.weight'") != std::string::npos);
 }

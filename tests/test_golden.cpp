@@ -175,7 +175,7 @@ void check_file(const std::filesystem::path& path, const B& backend) {
   auto ids = backend.template allocate<std::int32_t>(pair.tokens());
   const auto nearest = [&](auto& lane, el::MatrixView<const T> x, const std::string& name) {
     const std::span<std::int32_t> found(ids.data(), static_cast<std::size_t>(x.rows()));
-    model.clusters.nearest(lane, x, found);
+    model.clusters().nearest(lane, x, found);
     CHECK(to_host<std::int32_t>(backend, std::span<const std::int32_t>(found)) ==
           golden.file.template read<std::int32_t>(name));
   };

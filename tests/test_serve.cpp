@@ -278,13 +278,13 @@ TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised p
     for (Index j = 0; j < 5; ++j) {
       double length = 0;
       for (Index c = 0; c < 16; ++c) {
-        length +=
-            static_cast<double>(model.clusters.centers()(j, c)) * static_cast<double>(model.clusters.centers()(j, c));
+        length += static_cast<double>(model.clusters().centers()(j, c)) *
+                  static_cast<double>(model.clusters().centers()(j, c));
       }
       double square = 0;
       for (Index c = 0; c < 16; ++c) {
         const double gap = static_cast<double>(h[static_cast<std::size_t>(c)]) -
-                           static_cast<double>(model.clusters.centers()(j, c)) / std::sqrt(length);
+                           static_cast<double>(model.clusters().centers()(j, c)) / std::sqrt(length);
         square += gap * gap;
       }
       distances.push_back(std::sqrt(square));

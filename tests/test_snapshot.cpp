@@ -128,7 +128,7 @@ struct ScaledEncoder {
 };
 
 template <class B, bool Remakes>
-using Scaled = el::SequentialModel<ScaledEncoder<B, Remakes>, el::NoClusters<B>, el::NextItemBce>;
+using Scaled = el::SequentialModel<ScaledEncoder<B, Remakes>, el::NextItemBce>;
 
 }  // namespace
 
@@ -186,14 +186,14 @@ TEST_CASE("parts of one's own are cloned: as they are to the same type of backen
   };
   const el::Cpu cpu({.threads = 1});
   {
-    const Scaled<el::Cpu, false> model(cpu, 40, {cpu, 1.5}, {}, 1, 1.0);
+    const Scaled<el::Cpu, false> model(cpu, {40, 1, 1.0}, {cpu, 1.5});
     const auto clone = el::clone(model, el::Cpu({.threads = 2}));
     CHECK(clone.backend().threads() == 2);
     CHECK(clone.encoder.scale == 1.5);
     CHECK(weights(cpu, clone) == weights(cpu, model));
     CHECK(answer(clone) == answer(model));
   }
-  const Scaled<el::Cpu, true> model(cpu, 40, {cpu, 1.5}, {}, 1, 1.0);
+  const Scaled<el::Cpu, true> model(cpu, {40, 1, 1.0}, {cpu, 1.5});
   const Scaled<el::Reference, true> clone = el::clone(model, el::Reference());
   CHECK(clone.encoder.scale == 1.5);
   CHECK(weights(clone.backend(), clone) == weights(cpu, model));

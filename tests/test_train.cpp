@@ -64,7 +64,7 @@ struct Countdown {
   int* left = nullptr;
 
   void evaluate(auto& step) const {
-    el::evaluate_pairwise(step, el::PairwiseLoss::bce, weight, step.loss(*this));
+    el::pairwise_loss(step, step.template encoding<el::InputView>(), el::PairwiseLoss::bce, weight, step.loss(*this));
     if (left != nullptr && --*left == 0) {
       *flag = true;
     }
@@ -79,7 +79,7 @@ struct Recorder {
   std::vector<std::vector<el::ItemId>>* steps = nullptr;
 
   void evaluate(auto& step) const {
-    el::evaluate_pairwise(step, el::PairwiseLoss::bce, weight, step.loss(*this));
+    el::pairwise_loss(step, step.template encoding<el::InputView>(), el::PairwiseLoss::bce, weight, step.loss(*this));
     const auto& tokens = step.template encoding<el::InputView>().tokens;
     auto& firsts = steps->emplace_back();
     for (Index s = 0; s < tokens.sequences(); ++s) {
@@ -281,12 +281,11 @@ TEST_CASE("an interruption inside an epoch keeps the epoch's place") {
   run.checkpoint = folder.path / "model.safetensors";
   for (int steps = 1; steps < 5; ++steps) {
     std::atomic<bool> stop{false};
-    using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Cpu>, el::NoClusters<el::Cpu>, Countdown>;
+    using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Cpu>, Countdown>;
     const auto make = [&] {
       const el::Cpu cpu;
       return Model(cpu, split.item_count(),
-                   el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = 16, .layers = 1, .max_length = 12}),
-                   {});
+                   el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = 16, .layers = 1, .max_length = 12}));
     };
     Model reference = make();
     std::vector<double> losses;
@@ -342,8 +341,8 @@ TEST_CASE("an epoch passes every user once, in an order of its own, at the sched
   }
   const auto split = el::leave_one_out({names, offsets, rows, el::ItemMap::identity(users)});
   const el::Cpu cpu;
-  el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Cpu>, el::NoClusters<el::Cpu>, Recorder> model(
-      cpu, users, el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = 16, .layers = 1, .max_length = 12}), {});
+  el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Cpu>, Recorder> model(
+      cpu, users, el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = 16, .layers = 1, .max_length = 12}));
   std::vector<std::vector<el::ItemId>> steps;
   std::get<0>(model.objectives).steps = &steps;
   std::vector<double> factors;
@@ -437,7 +436,7 @@ TEST_CASE("centers found after training are those of the training inputs, by the
   lane.normalize_rows(centers.view(), norms.view(), centers.view());
   for (Index j = 0; j < 4; ++j) {
     for (Index c = 0; c < model.hidden(); ++c) {
-      CHECK(model.clusters.centers()(j, c) == doctest::Approx(centers.view()(j, c)).epsilon(1e-4));
+      CHECK(model.clusters().centers()(j, c) == doctest::Approx(centers.view()(j, c)).epsilon(1e-4));
     }
   }
 }
@@ -466,7 +465,7 @@ TEST_CASE("centers found after training leave all else as it was, in the model, 
   const auto but_centers = [](const auto& model) {
     std::vector<float> all;
     for (const auto& p : el::parameters(model)) {
-      if (p.values.data() != model.clusters.centers().data()) {
+      if (p.values.data() != model.clusters().centers().data()) {
         all.insert(all.end(), p.values.flat().begin(), p.values.flat().end());
       }
     }

@@ -35,7 +35,7 @@ template <class Model>
   for (const Index user : users) {
     batch.add(data.history(user));
   }
-  elcrec::Matrix<elcrec::Cpu> embeddings(model.backend(), batch.sequences(), model.clusters.hidden());
+  elcrec::Matrix<elcrec::Cpu> embeddings(model.backend(), batch.sequences(), model.clusters().hidden());
   typename Model::Lane lane;
   model.encode_user(lane, batch.view(), embeddings.view());
   ordered_json list = ordered_json::array();
@@ -60,7 +60,7 @@ template <class Model>
 [[nodiscard]] ordered_json describe_users(const Model& model, const elcrec::SequenceDataset& data, Index sample) {
   const auto matches = program::match_users(model, data);
   std::vector<std::vector<Index>> counts(activity_groups.size(),
-                                         std::vector<Index>(static_cast<std::size_t>(model.clusters.count()), 0));
+                                         std::vector<Index>(static_cast<std::size_t>(model.clusters().count()), 0));
   for (Index user = 0; user < data.user_count(); ++user) {
     const auto intent = static_cast<std::size_t>(matches[static_cast<std::size_t>(user)].intent);
     ++counts[activity_group(elcrec::ssize(data.history(user)))][intent];

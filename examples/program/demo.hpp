@@ -133,7 +133,7 @@ class Demo {
     }
     std::cout << "test (" << test.users() << " users, each one's last item against all items it has not seen)\n";
     print_metrics(std::cout, {{"ELCRec", test}, {"popularity", popularity}});
-    std::cout << '\n' << intents.size() << " of " << model.clusters.count() << " intents have users";
+    std::cout << '\n' << intents.size() << " of " << model.clusters().count() << " intents have users";
     if (agreement) {
       std::cout << "; agreement with the planted ones (NMI) " << fixed(*agreement, 3);
     }

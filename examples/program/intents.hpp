@@ -44,7 +44,7 @@ class Intents {
     if (common_.json()) {
       std::cout << text_of({{"users", data.user_count()}, {"intents", intents}}) << '\n';
     } else {
-      std::cout << intents.size() << " of " << loaded.model.clusters.count() << " intents have users\n";
+      std::cout << intents.size() << " of " << loaded.model.clusters().count() << " intents have users\n";
       print_intents(std::cout, intents);
     }
   }

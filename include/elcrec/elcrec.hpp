@@ -13,6 +13,7 @@
 #include "elcrec/eval/popularity.hpp"
 #include "elcrec/eval/significance.hpp"
 #include "elcrec/io/checkpoint.hpp"
+#include "elcrec/loss/intent_contrastive_loss.hpp"
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/optim/adam.hpp"

@@ -14,5 +14,5 @@ struct ForwardOnly {
   static void visit_parameters(auto&, auto&&) {}
 };
 
-using Model = elcrec::SequentialModel<ForwardOnly, elcrec::NoClusters<elcrec::Reference>, elcrec::NextItemBce>;
+using Model = elcrec::SequentialModel<ForwardOnly, elcrec::NextItemBce>;
 Model* model = nullptr;

@@ -1,4 +1,4 @@
-// expect: Objective
+// expect: as an objective it lacks `Views`
 // An objective that does not say which views it reads.
 #include "elcrec/backend/reference.hpp"
 #include "elcrec/encoder/transformer.hpp"
@@ -7,8 +7,10 @@
 struct NoViews {
   static constexpr std::string_view name = "no_views";
   double weight = 1;
+  void evaluate(auto&) const {}
 };
 
 using B = elcrec::Reference;
-using Model = elcrec::SequentialModel<elcrec::TransformerEncoder<8, B>, elcrec::NoClusters<B>, NoViews>;
+using Model = elcrec::SequentialModel<elcrec::TransformerEncoder<8, B>, NoViews>;
 Model* model = nullptr;
+static_assert(sizeof(Model) > 0);

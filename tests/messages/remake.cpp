@@ -18,5 +18,5 @@ struct CpuEncoder {
   static void visit_parameters(auto&, auto&&) {}
 };
 
-using Model = elcrec::SequentialModel<CpuEncoder, elcrec::NoClusters<Cpu>, elcrec::NextItemBce>;
+using Model = elcrec::SequentialModel<CpuEncoder, elcrec::NextItemBce>;
 auto clone(const Model& model) { return elcrec::clone(model, elcrec::Reference()); }

@@ -8,18 +8,27 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/memory.hpp"
 #include "elcrec/nn/parameter.hpp"
+#include "elcrec/nn/whole_gradient.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
+/// A set of intents among the parts of a model.
+template <class C>
+concept Clusters = requires(const C& clusters, typename C::Lane& lane, MatrixView<const typename C::T> x,
+                            std::span<std::int32_t> ids) {
+  { clusters.centers() } -> std::convertible_to<MatrixView<const typename C::T>>;  // (K, D)
+  clusters.nearest(lane, x, ids);
+};
+
 /// The K latent intents: cluster centers c_j that are parameters of the model and live on the unit sphere. The
-/// optimizer may leave the sphere; `project` brings the centers back, as the released code does, before a term that
-/// asks for it.
+/// optimizer may leave the sphere; `project` brings the centers back (see project_centers.hpp).
 template <Index K, Index D, Backend B>
 class LearnableClusters {
  public:
   using Backend = B;
   using T = typename B::Scalar;
   using Lane = typename B::Lane;
+  using Gradient = WholeGradient<LearnableClusters>;
 
   /// Centers start as random directions; see k_means for a better start. `hidden` is the width of a user embedding.
   LearnableClusters(const B& backend, Index count, Index hidden, std::uint64_t seed = 0)
@@ -36,7 +45,6 @@ class LearnableClusters {
   [[nodiscard]] MatrixView<T, K, D> centers() { return centers_.view(); }              // (K, D)
   [[nodiscard]] MatrixView<const T, K, D> centers() const { return centers_.view(); }  // (K, D)
 
-  /// As many centers of the same width, drawn anew.
   template <class To>
   [[nodiscard]] LearnableClusters<K, D, To> remake(const To& backend) const {
     return {backend, count(), hidden()};
@@ -65,17 +73,6 @@ class LearnableClusters {
   }
 
   Matrix<B, K, D> centers_;  // (K, D)
-};
-
-/// Stands where a model has no intents.
-template <Backend B>
-struct NoClusters {
-  using Backend = B;
-  template <class To>
-  [[nodiscard]] NoClusters<To> remake(const To&) const {
-    return {};
-  }
-  static void visit_parameters(auto&, auto&&) {}
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -7,6 +7,7 @@
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
+#include "elcrec/loss/user_embeddings.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -123,8 +124,8 @@ void nearest_cluster_loss(Lane& lane, MatrixView<const typename Lane::Scalar> h,
   detail::add_center_gradient(lane, scaled(-4 * r / k), c, c_mean, dc);
 }
 
-/// The cluster loss as a training objective: h_i is the normalised pooled encoding of user i. Projects the centers to
-/// the sphere first, as the released code does at this point of a step.
+/// The cluster loss as a training objective: h_i is the normalised pooled encoding of user i. It asks for centers on
+/// the unit sphere: ProjectCenters stands before it in the released code.
 struct ClusterLoss {
   using Views = TypeList<InputView>;
   static constexpr std::string_view name = "cluster";
@@ -137,22 +138,21 @@ struct ClusterLoss {
 
   [[nodiscard]] static bool reads_negatives() { return false; }
 
-  void evaluate(auto& step) const {
+  void evaluate(TrainingStep auto& step) const {
     using T = typename std::remove_cvref_t<decltype(step)>::Scalar;
-    using Lane = typename std::remove_cvref_t<decltype(step)>::Backend::Lane;
+    using Lane = typename std::remove_cvref_t<decltype(step)>::Lane;
     auto& input = step.template encoding<InputView>();
-    auto& clusters = step.model().clusters;
+    const auto& clusters = step.model().clusters();
     require(pairs == CenterPairs::all || clusters.count() > 1,
             "cluster loss over distinct pairs of centers: found K = 1, expected at least 2");
     const Index users = input.tokens.sequences();
     const auto frame = step.memory().frame();
-    const auto user = step.user_embeddings(input, pooling);
+    const auto user = user_embeddings(step, input, pooling);
     const auto dh = step.memory().template matrix<T>(users, user.unit.cols());
+    const auto dc = step.gradient(clusters).get().centers();
     const auto ids = step.memory().template array<std::int32_t>(users);
     step.backend().parallel_for(1, [&](Lane& lane, Index) {
-      clusters.project(lane);
       lane.fill(dh, T(0));
-      const auto dc = step.cluster_gradient();
       if (assignment == Assignment::every) {
         cluster_loss(lane, user.unit, clusters.centers(), pairs, weight, step.loss(*this), dh, dc);
       } else {
@@ -160,7 +160,7 @@ struct ClusterLoss {
         nearest_cluster_loss(lane, user.unit, clusters.centers(), ids, pairs, weight, step.loss(*this), dh, dc);
       }
     });
-    step.user_embeddings_backward(input, pooling, user, dh);
+    user_embeddings_backward(step, input, pooling, user, dh);
   }
 };
 

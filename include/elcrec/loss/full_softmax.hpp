@@ -1,10 +1,10 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
+#include <span>
 
 #include "elcrec/core/concepts.hpp"
-#include "elcrec/data/views.hpp"
+#include "elcrec/loss/step.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -41,16 +41,16 @@ struct SoftmaxLabels {
   double agreement = 0;  ///< a: share of what the sequence's other encoding predicts; needs a second view
 };
 
-/// Cross entropy over all items at every target of view V, averaged and added to *loss; `weight` times its gradients go
-/// to the step. With z = x·Eᵀ, p = softmax(z):
+/// Cross entropy over all items at every target of an encoding, averaged and added to *loss; `weight` times its
+/// gradients go to the step. With z = x·Eᵀ, p = softmax(z):
 ///
 ///   L = mean(logsumexp(z) - z_target),   dL/dx = mean (p·E - E_target),   dL/dE = mean (pᵀ·x - onehotᵀ·x)
 ///
 /// With label smoothing s the target's share is 1 - s and every item's s / V: E_target above is then
 /// (1 - s) E_target + s mean(E), and the one of onehot 1 - s, with s / V added everywhere.
 ///
-/// With a second view, of sequences with the same targets in the same order (as Again<V>, the same sequences under
-/// other dropout), L is the mean over both, and what one predicts takes part in the other's label, as a constant:
+/// With a second encoding, of sequences with the same targets in the same order (the same ones under other dropout), L
+/// is the mean over both, and what one predicts takes part in the other's label, as a constant:
 ///
 ///   label = (1 - s - a) onehot + s / V + a p',   dL/dx = mean (p - label)·E,   dL/dE = mean (p - label)ᵀ·x
 ///
@@ -62,18 +62,17 @@ struct SoftmaxLabels {
 /// logits), in blocks of items: a block is turned to exponentials against its own maximum while it is in a cache, and
 /// once all blocks have told their maxima and sums it is read once more for both gradients. Three products a chunk and
 /// block.
-template <class V, class... Other, class Step>
-  requires(sizeof...(Other) <= 1)
-void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& labels, double* loss) {
+template <TrainingStep Step>
+void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> sides, double weight,
+                  const SoftmaxLabels& labels, double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
   using In = MatrixView<const T>;
   using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
-  const std::array sides = {&step.template encoding<V>(), &step.template encoding<Other>()...};
-  constexpr Index side_count = 1 + sizeof...(Other);
+  const Index side_count = ssize(sides);
   const In all_items = step.items();
   const auto table = all_items.slice_rows(1, step.model().item_count() + 1);  // without padding and mask id
-  const auto dtable = step.all_item_gradients().slice_rows(1, table.rows() + 1);
+  const auto dtable = step.items_gradient().all().slice_rows(1, table.rows() + 1);
   const Index d = table.cols();
   const Index n = sides[0]->tokens.target_count;
   const double mean = 1.0 / static_cast<double>(side_count * std::max<Index>(1, n));
@@ -91,7 +90,7 @@ void evaluate_full_softmax(Step& step, double weight, const SoftmaxLabels& label
     const auto minus_scale = step.memory().template matrix<T>(1, side->tokens.tokens());
     step.backend().parallel_for(
         1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(spread - 1) * fixed_scale); });
-    step.add_item_rows({side->tokens.targets, minus_scale.flat(), side->y});
+    step.items_gradient().add({side->tokens.targets, minus_scale.flat(), side->y});
   }
 
   const auto frame = step.memory().frame();

@@ -1,6 +1,8 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <span>
 #include <string_view>
 #include <type_traits>
 
@@ -17,26 +19,26 @@ enum class NextItemLoss {
   softmax  ///< cross entropy over all items: -log softmax(x·Eᵀ)[target]
 };
 
-/// The loss against one sampled negative for each target of view V, averaged over the targets, added to *loss; `weight`
-/// times its gradients go to the step.
-template <class V = InputView, class Step>
-void evaluate_pairwise(Step& step, PairwiseLoss kind, double weight, double* loss) {
+/// The loss against one sampled negative for each target of an encoding, averaged over the targets, added to *loss;
+/// `weight` times its gradients go to the step.
+template <TrainingStep Step>
+void pairwise_loss(Step& step, Encoding<typename Step::Scalar>& encoding, PairwiseLoss kind, double weight,
+                   double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
-  auto& input = step.template encoding<V>();
-  const Index t = input.tokens.tokens();
-  const double mean = 1.0 / static_cast<double>(std::max<Index>(1, input.tokens.target_count));
-  const auto row_loss = step.memory().template matrix<T>(1, t);
-  const auto positive = step.memory().template matrix<T>(1, t);  // d loss / d score
-  const auto negative = step.memory().template matrix<T>(1, t);
-  step.for_each_slice(input, [&](Lane& lane, const auto& slice) {
+  const TokenView& tokens = encoding.tokens;
+  const double mean = 1.0 / static_cast<double>(std::max<Index>(1, tokens.target_count));
+  const auto row_loss = step.memory().template matrix<T>(1, tokens.tokens());
+  const auto positive = step.memory().template matrix<T>(1, tokens.tokens());  // d loss / d score
+  const auto negative = step.memory().template matrix<T>(1, tokens.tokens());
+  step.for_each_slice(encoding, [&](Lane& lane, const BatchSlice& slice) {
     const auto part = [&](auto row) { return row.slice_cols(slice.first_token, slice.last_token); };
-    lane.pairwise_next_item(kind, slice.tokens, slice.rows(input.y), step.items(), static_cast<T>(weight * mean),
-                            part(row_loss), part(positive), part(negative), slice.rows(input.dy));
+    lane.pairwise_next_item(kind, slice.tokens, slice.rows(encoding.y), step.items(), static_cast<T>(weight * mean),
+                            part(row_loss), part(positive), part(negative), slice.rows(encoding.dy));
   });
   step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
-  step.add_item_rows({input.tokens.targets, positive.flat(), input.y});
-  step.add_item_rows({input.tokens.negatives, negative.flat(), input.y});
+  step.items_gradient().add({tokens.targets, positive.flat(), encoding.y});
+  step.items_gradient().add({tokens.negatives, negative.flat(), encoding.y});
 }
 
 /// Predicts the next item at every target of view V, by the loss that the type names.
@@ -49,12 +51,14 @@ struct NextItemBy {
 
   [[nodiscard]] static bool reads_negatives() { return Loss != NextItemLoss::softmax; }
 
-  void evaluate(auto& step) const {
+  void evaluate(TrainingStep auto& step) const {
+    auto& encoding = step.template encoding<V>();
     if constexpr (Loss == NextItemLoss::softmax) {
-      evaluate_full_softmax<V>(step, weight, {}, step.loss(*this));
+      const std::array sides = {&encoding};
+      full_softmax<std::remove_reference_t<decltype(step)>>(step, sides, weight, {}, step.loss(*this));
     } else {
-      constexpr PairwiseLoss kind = Loss == NextItemLoss::bce ? PairwiseLoss::bce : PairwiseLoss::bpr;
-      evaluate_pairwise<V>(step, kind, weight, step.loss(*this));
+      pairwise_loss(step, encoding, Loss == NextItemLoss::bce ? PairwiseLoss::bce : PairwiseLoss::bpr, weight,
+                    step.loss(*this));
     }
   }
 };
@@ -88,7 +92,7 @@ struct NextItem {
 
   [[nodiscard]] bool reads_negatives() const { return loss != NextItemLoss::softmax; }
 
-  void evaluate(auto& step) const {
+  void evaluate(TrainingStep auto& step) const {
     if (samples == NextItemSamples::positions) {
       evaluate_on<InputView>(step);
     } else {
@@ -101,14 +105,17 @@ struct NextItem {
 
   template <class V>
   void evaluate_on(auto& step) const {
+    using Step = std::remove_reference_t<decltype(step)>;
+    auto& encoding = step.template encoding<V>();
     switch (loss) {
       case NextItemLoss::bce:
-        return evaluate_pairwise<V>(step, PairwiseLoss::bce, weight, step.loss(*this));
+        return pairwise_loss(step, encoding, PairwiseLoss::bce, weight, step.loss(*this));
       case NextItemLoss::bpr:
-        return evaluate_pairwise<V>(step, PairwiseLoss::bpr, weight, step.loss(*this));
-      case NextItemLoss::softmax:
-        return agrees() ? evaluate_full_softmax<V, Again<V>>(step, weight, labels, step.loss(*this))
-                        : evaluate_full_softmax<V>(step, weight, labels, step.loss(*this));
+        return pairwise_loss(step, encoding, PairwiseLoss::bpr, weight, step.loss(*this));
+      case NextItemLoss::softmax: {
+        const std::array sides = {&encoding, &step.template encoding<Again<V>>()};
+        return full_softmax<Step>(step, std::span(sides).first(agrees() ? 2 : 1), weight, labels, step.loss(*this));
+      }
     }
   }
 };

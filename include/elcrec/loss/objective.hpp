@@ -4,6 +4,7 @@
 #include <string_view>
 
 #include "elcrec/core/type_list.hpp"
+#include "elcrec/loss/step.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -16,13 +17,22 @@ namespace elcrec::inline ELCREC_TARGET {
 /// - `predicts`: false in a loss that reads no targets, so that it may be evaluated on any view of any encoder; a loss
 ///   that does not say predicts;
 /// - `reads_negatives()`: whether it reads the sampled negatives of its views (where nobody does, none are drawn);
-/// - `evaluate(step)`: gets a train/training_pass.hpp TrainingPass, adds the unweighted loss to `step.loss(*this)` and
-///   weight times its gradients to the encodings' dy, to the clusters' gradient and to the items' gradient.
+/// - `evaluate(step)`: const, returns void; gets a TrainingStep (loss/step.hpp), adds the unweighted loss to
+///   `step.loss(*this)` and weight times its gradients to the encodings' dy and to the gradients of the parts. It never
+///   writes to the model.
 template <class O>
-concept Objective = std::copy_constructible<O> && requires(const O& objective) {
+concept Objective = std::copy_constructible<O> && requires(const O& objective, StepArchetype& step) {
   typename O::Views;
   { O::name } -> std::convertible_to<std::string_view>;
   { objective.weight } -> std::convertible_to<double>;
+  objective.evaluate(step);
+};
+
+/// What changes the model at its place among the objectives of a step, before those that follow it: `update(model)`, as
+/// the centers' return to the unit sphere (cluster/project_centers.hpp).
+template <class U>
+concept ModelUpdate = std::copy_constructible<U> && requires(const U& update, ModelArchetype& model) {
+  update.update(model);
 };
 
 /// Whether O reads the targets of its views.

@@ -5,11 +5,13 @@
 #include <utility>
 
 #include "elcrec/cluster/learnable_clusters.hpp"
+#include "elcrec/cluster/project_centers.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/encoder/transformer.hpp"
 #include "elcrec/loss/cluster_loss.hpp"
-#include "elcrec/loss/intent_contrastive.hpp"
+#include "elcrec/loss/intent_contrast.hpp"
 #include "elcrec/loss/next_item.hpp"
+#include "elcrec/loss/sequence_contrast.hpp"
 #include "elcrec/model/elcrec_options.hpp"
 #include "elcrec/model/sequential_model.hpp"
 
@@ -22,13 +24,12 @@ namespace elcrec::inline ELCREC_TARGET {
 /// are smoothed or agree under dropout, a filter beside attention.
 template <Backend B, Index Hidden = Dynamic, Index Intents = Dynamic>
 class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                                      SequenceContrast, ClusterLoss, IntentContrast> {
+                                      SequenceContrast<>, ProjectCenters, ClusterLoss, IntentContrast<>> {
  public:
-  using Base = SequentialModel<TransformerEncoder<Hidden, B>, LearnableClusters<Intents, Dynamic, B>, NextItem,
-                               SequenceContrast, ClusterLoss, IntentContrast>;
+  using Base = typename ELCRec::SequentialModel;
 
   explicit ELCRec(const ELCRecOptions& o, const B& backend = B())
-      : Base(backend, o.items,
+      : Base(backend, {o.items, o.seed},
              TransformerEncoder<Hidden, B>(backend,
                                            {.hidden = o.hidden,
                                             .layers = o.layers,
@@ -41,8 +42,7 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                                             .filter_frequencies = o.filter_frequencies},
                                            o.seed),
              LearnableClusters<Intents, Dynamic, B>(backend, o.intents,
-                                                    pooled_columns(o.pooling, o.max_length, o.hidden), o.seed),
-             o.seed),
+                                                    pooled_columns(o.pooling, o.max_length, o.hidden), o.seed)),
         options_(o) {
     check(o);
     this->padding = o.padding;
@@ -52,17 +52,17 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
                  .loss = o.objective,
                  .samples = o.samples,
                  .labels = {.smoothing = o.label_smoothing, .agreement = o.label_agreement}},
-        SequenceContrast{.weight = o.sequence_weight,
-                         .temperature = o.temperature,
-                         .prototype = o.prototype,
-                         .pooling = o.pooling,
-                         .mask_false_negatives = o.mask_false_negatives},
+        SequenceContrast<>{.weight = o.sequence_weight,
+                           .temperature = o.temperature,
+                           .prototype = o.prototype,
+                           .pooling = o.pooling,
+                           .mask_false_negatives = o.mask_false_negatives},
         ClusterLoss{.weight = o.trade_off, .pairs = o.center_pairs, .assignment = o.assignment, .pooling = o.pooling},
-        IntentContrast{.weight = o.intent_weight,
-                       .temperature = o.temperature,
-                       .pooling = o.pooling,
-                       .mask_false_negatives = o.mask_false_negatives,
-                       .share_views = o.share_views}};
+        IntentContrast<>{.weight = o.intent_weight,
+                         .temperature = o.temperature,
+                         .pooling = o.pooling,
+                         .mask_false_negatives = o.mask_false_negatives,
+                         .share_views = o.share_views}};
     this->template view<AugmentedPair<>>().augmentation =
         CropMaskReorder(Crop{o.crop}, Mask{o.mask}, Reorder{o.reorder});
   }
@@ -88,12 +88,12 @@ class ELCRec : public SequentialModel<TransformerEncoder<Hidden, B>, LearnableCl
 
 /// The paper's ablations, each a composition.
 template <Backend B, Objective NextItem = NextItemBce>
-using SasRec = SequentialModel<TransformerEncoder<Dynamic, B>, NoClusters<B>, NextItem>;
+using SasRec = SequentialModel<TransformerEncoder<Dynamic, B>, NextItem>;
 template <Backend B, Objective NextItem = NextItemBce>
 using SasRecWithContrast = SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>,
-                                           NextItem, SequenceContrast, IntentContrast>;
+                                           NextItem, SequenceContrast<>, ProjectCenters, IntentContrast<>>;
 template <Backend B, Objective NextItem = NextItemBce>
-using SasRecWithClusters =
-    SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>, NextItem, ClusterLoss>;
+using SasRecWithClusters = SequentialModel<TransformerEncoder<Dynamic, B>, LearnableClusters<Dynamic, Dynamic, B>,
+                                           NextItem, ProjectCenters, ClusterLoss>;
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -17,9 +17,9 @@
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/loss/cluster_loss.hpp"
-#include "elcrec/loss/intent_contrastive.hpp"
 #include "elcrec/loss/next_item.hpp"
 #include "elcrec/loss/pooling.hpp"
+#include "elcrec/loss/sequence_contrast.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 

@@ -1,173 +1,231 @@
 #pragma once
 
+#include <concepts>
 #include <cstdint>
+#include <string>
+#include <string_view>
 #include <tuple>
+#include <type_traits>
 #include <utility>
 
-#include "elcrec/backend/matrix.hpp"
 #include "elcrec/cluster/learnable_clusters.hpp"
 #include "elcrec/core/error.hpp"
-#include "elcrec/core/memory.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/encoder/sequence_encoder.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
 #include "elcrec/nn/clone.hpp"
+#include "elcrec/nn/embedding_table.hpp"
+#include "elcrec/nn/part.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
-/// Whether a model part is a set of intents (LearnableClusters) and not NoClusters.
-template <class C>
-concept Clusters = requires(const C& clusters) {
-  clusters.centers();
+/// The catalogue of a model and how its table starts: rows N(0, deviation²).
+struct ItemTableOptions {
+  Index items = 0;  ///< real items, ids 1 .. items
+  std::uint64_t seed = 0;
+  double deviation = 0.02;
+
+  ItemTableOptions(Index item_count, std::uint64_t random_seed = 0, double standard_deviation = 0.02)
+      : items(item_count), seed(random_seed), deviation(standard_deviation) {}
 };
 
-/// A sequential recommender: an item table, an encoder over it, perhaps intents, and the objectives that train them.
-/// The score of item v after a history is y_last · E[v]. Encoding and scoring are const and may run on many threads.
-/// A copy has parameters of its own and shares the backend, a handle; clone (nn/clone.hpp) puts them on another.
-template <SequenceEncoder Encoder, class ClustersOrNone, Objective... Objectives>
+namespace detail {
+
+template <class C>
+struct IsPart : std::bool_constant<Part<C>> {};
+template <class C>
+struct IsObjective : std::bool_constant<Objective<C>> {};
+template <class C>
+struct IsUpdate : std::bool_constant<ModelUpdate<C>> {};
+template <class C>
+struct IsClusters : std::bool_constant<Part<C> && Clusters<C>> {};
+template <class C>
+struct TakesTurns : std::bool_constant<Objective<C> || ModelUpdate<C>> {};
+
+}  // namespace detail
+
+/// What a SequentialModel is composed of besides its encoder: true, or a compile-time error that says what C lacks.
+template <class C>
+consteval bool check_component() {
+  if constexpr (!Part<C> && !ModelUpdate<C>) {
+    static_assert(
+        requires { typename C::Views; },
+        "a component of the model is no Part, no ModelUpdate and no Objective: as an objective it lacks `Views`");
+    static_assert(
+        requires(const C& c) {
+          { C::name } -> std::convertible_to<std::string_view>;
+          { c.weight } -> std::convertible_to<double>;
+        },
+        "a component of the model is no Objective: it lacks a `name` for logs or a `weight`");
+    static_assert(
+        requires(const C& c, StepArchetype& step) { c.evaluate(step); },
+        "a component of the model is no Objective: it lacks `void evaluate(TrainingStep auto& step) const`");
+    static_assert(std::copy_constructible<C>, "a component of the model is no Objective: it cannot be copied");
+  }
+  return true;
+}
+
+/// A sequential recommender: an item table, an encoder over it, further parts (as LearnableClusters), and the
+/// objectives that train them, evaluated in the order in which they stand here; what changes the model at its place
+/// among them (ModelUpdate) stands there too. The score of item v after a history is y_last · E[v]. Encoding and
+/// scoring are const and may run on many threads.
+///
+///   SequentialModel<TransformerEncoder<64, Cpu>, LearnableClusters<128, 64, Cpu>, NextItemSoftmax, ProjectCenters,
+///                   ClusterLoss, IntentContrastiveLoss<>>
+template <SequenceEncoder Encoder, class... Components>
 class SequentialModel {
+  static_assert((check_component<Components>() && ...));
+
  public:
   using Backend = typename Encoder::Backend;
   using Scalar = typename Backend::Scalar;
   using Lane = typename Backend::Lane;
   using EncoderType = Encoder;
-  using ClustersType = ClustersOrNone;
-  using ObjectiveList = TypeList<Objectives...>;
-  /// The views that the objectives name, and the ones among them that bring sequences of their own.
-  using Views = UnionOf<typename Objectives::Views...>;
-  template <class List>
-  struct Sources;
-  template <class... Vs>
-  struct Sources<TypeList<Vs...>> {
-    using Type = UnionOf<TypeList<typename SourceOf<Vs>::Type>...>;
-  };
-  using SourceList = typename Sources<Views>::Type;
-
-  static constexpr bool has_clusters = Clusters<ClustersOrNone>;
-
-  /// The item table has two rows besides the items: padding (row 0, drawn like the others and never trained) and, last,
-  /// a mask id, as in the released code. It starts as N(0, deviation²).
-  SequentialModel(const Backend& backend, Index items, Encoder encoder_part, ClustersOrNone clusters_part,
-                  std::uint64_t seed = 0, double deviation = 0.02)
-      : encoder(std::move(encoder_part)),
-        clusters(std::move(clusters_part)),
-        backend_(backend),
-        items_(item_table(backend, checked(items) + 2, encoder.hidden())) {
-    initialise_normal(backend, seed, 0, deviation, items_.view());
-  }
-
-  /// A model of the same parts and settings on another backend, its parameters anything (see clone).
-  template <class To>
-  [[nodiscard]] auto remake(const To& backend) const {
-    auto encoder_part = elcrec::remake(encoder, backend);
-    auto clusters_part = elcrec::remake(clusters, backend);
-    using Remade = SequentialModel<decltype(encoder_part), decltype(clusters_part), Objectives...>;
-    Remade model(backend, Remade::item_table(backend, items_.rows(), hidden()), std::move(encoder_part),
-                 std::move(clusters_part));
-    model.objectives = objectives;
-    model.padding = padding;
-    model.pooling = pooling;
-    model.views_ = views_;
-    return model;
-  }
-
-  [[nodiscard]] const Backend& backend() const { return backend_; }
-  /// Real items, ids 1 .. item_count().
-  [[nodiscard]] Index item_count() const { return items_.rows() - 2; }
-  [[nodiscard]] Index hidden() const { return encoder.hidden(); }
-  [[nodiscard]] Index max_length() const { return encoder.max_length(); }
-
-  [[nodiscard]] MatrixView<Scalar> items() { return items_.view(); }              // (V, D), V = items + 2
-  [[nodiscard]] MatrixView<const Scalar> items() const { return items_.view(); }  // (V, D)
-
-  template <class O>
-  [[nodiscard]] O& objective() {
-    return std::get<O>(objectives);
-  }
-  /// The view object of type V, whose options may be set.
-  template <class V>
-  [[nodiscard]] V& view() {
-    return std::get<V>(views_);
-  }
-  template <class V>
-  [[nodiscard]] const V& view() const {
-    return std::get<V>(views_);
-  }
-
-  /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws
-  /// nothing.
-  void encode_last(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
-    if constexpr (EncodesLast<Encoder>) {
-      const auto frame = lane.workspace().frame();
-      encoder.forward_last(Pass<Backend>{lane, lane.workspace(), {}}, tokens, items(), y);
-    } else {
-      encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
-    }
-  }
-
-  /// y (S, pooled_columns): the user embedding before its normalisation, without dropout.
-  void encode_user(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
-    if (pooling == Pooling::last) {
-      encode_last(lane, tokens, y);
-    } else {
-      encode(lane, tokens, [&](MatrixView<const Scalar> x) { pool(lane, pooling, tokens, x, y); });
-    }
-  }
-
-  /// consume(x) with the encoding x (T, D) of all tokens, without dropout; x lives in the lane's workspace.
-  template <class Consume>
-  void encode(Lane& lane, const TokenView& tokens, Consume consume) const {
-    const auto frame = lane.workspace().frame();
-    const Pass<Backend> pass{lane, lane.workspace(), {}};
-    const auto x = pass.keep(tokens.tokens(), hidden());
-    typename Encoder::Cache cache;
-    encoder.forward(pass, tokens, items(), cache, x);
-    consume(MatrixView<const Scalar>(x));
-  }
-
-  static void visit_parameters(auto& self, auto&& visitor) {
-    ClustersOrNone::visit_parameters(self.clusters, visitor);
-    visitor("item_embeddings.weight", self.items(), 2);
-    Encoder::visit_parameters(self.encoder, visitor);
-  }
-
-  Encoder encoder;
-  ClustersOrNone clusters;
-  std::tuple<Objectives...> objectives;
-  Padding padding = Padding::masked;
-  Pooling pooling = Pooling::mean;  ///< of a user's tokens to what has an intent
+  using PartList = FilteredList<detail::IsPart, Components...>;
+  using ObjectiveList = FilteredList<detail::IsObjective, Components...>;
+  using UpdateList = FilteredList<detail::IsUpdate, Components...>;
+  /// Objectives and updates in the order of a step.
+  using TurnList = FilteredList<detail::TakesTurns, Components...>;
 
  private:
-  template <SequenceEncoder, class, Objective...>
-  friend class SequentialModel;
-
-  SequentialModel(const Backend& backend, Matrix<Backend> items, Encoder encoder_part, ClustersOrNone clusters_part)
-      : encoder(std::move(encoder_part)),
-        clusters(std::move(clusters_part)),
-        backend_(backend),
-        items_(std::move(items)) {}
-
-  static Matrix<Backend> item_table(const Backend& backend, Index rows, Index hidden) {
-    return in_memory_for(message("the item table, ", rows, " x ", hidden), "a smaller `hidden`",
-                         [&] { return Matrix<Backend>(backend, rows, hidden); });
-  }
-  static Index checked(Index items) {
-    require(items >= 1 && items < (std::int64_t{1} << 31) - 2, "items: found ", items, ", expected 1 to 2^31 - 3");
-    return items;
-  }
-
   template <class List>
-  struct TupleOf;
-  template <class... Vs>
-  struct TupleOf<TypeList<Vs...>> {
-    using Type = std::tuple<Vs...>;
+  struct Lists;
+  template <class... Ts>
+  struct Lists<TypeList<Ts...>> {
+    template <class... Os>
+    static UnionOf<typename Os::Views...> views(TypeList<Os...>);
+    using Sources = UnionOf<TypeList<typename SourceOf<Ts>::Type>...>;
   };
 
-  Backend backend_;
-  Matrix<Backend> items_;  // (V, D)
-  typename TupleOf<SourceList>::Type views_;
+ public:
+  /// The views that the objectives name, and the ones among them that bring sequences of their own.
+  using Views = decltype(Lists<TypeList<>>::views(ObjectiveList()));
+  using SourceList = typename Lists<Views>::Sources;
+
+  static constexpr bool has_clusters = FilteredList<detail::IsClusters, Components...>::size > 0;
+  static_assert(FilteredList<detail::IsClusters, Components...>::size <= 1, "a model has one set of intents at most");
+
+  /// The item table has two rows besides the items: padding (row 0, drawn like the others and never trained) and, last,
+  /// a mask id, as in the released code. `parts` are the components that are parts, in their order.
+  template <class... Parts>
+    requires std::is_same_v<TypeList<Parts...>, FilteredList<detail::IsPart, Components...>> SequentialModel(
+        const Backend& backend, const ItemTableOptions& table, Encoder encoder_part, Parts... parts)
+        : encoder(std::move(encoder_part)),
+          backend_(backend),
+          items_(backend, "item_embeddings.weight", checked(table.items) + 2, encoder.hidden(), padding_item),
+          parts_(std::move(parts)...) {
+      initialise_normal(backend, table.seed, 0, table.deviation, items_.view());
+    }
+
+    [[nodiscard]] const Backend& backend() const { return backend_; }
+    /// Real items, ids 1 .. item_count().
+    [[nodiscard]] Index item_count() const { return items_.rows() - 2; }
+    [[nodiscard]] Index hidden() const { return encoder.hidden(); }
+    [[nodiscard]] Index max_length() const { return encoder.max_length(); }
+
+    [[nodiscard]] MatrixView<Scalar> items() { return items_.view(); }              // (V, D), V = items + 2
+    [[nodiscard]] MatrixView<const Scalar> items() const { return items_.view(); }  // (V, D)
+
+    template <class O>
+    [[nodiscard]] O& objective() {
+      return std::get<O>(objectives);
+    }
+    template <class P>
+    [[nodiscard]] P& part() {
+      return std::get<P>(parts_);
+    }
+    template <class P>
+    [[nodiscard]] const P& part() const {
+      return std::get<P>(parts_);
+    }
+    /// The part that is a set of intents.
+    [[nodiscard]] auto& clusters() requires has_clusters { return part<ClustersType>(); }
+    [[nodiscard]] const auto& clusters() const requires has_clusters { return part<ClustersType>(); }
+
+    /// The view object of type V, whose options may be set.
+    template <class V>
+    [[nodiscard]] V& view() {
+      return std::get<V>(views_);
+    }
+    template <class V>
+    [[nodiscard]] const V& view() const {
+      return std::get<V>(views_);
+    }
+
+    /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws
+    /// nothing.
+    void encode_last(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
+      if constexpr (EncodesLast<Encoder>) {
+        const auto frame = lane.workspace().frame();
+        encoder.forward_last(Pass<Backend>{lane, lane.workspace(), {}}, tokens, items(), y);
+      } else {
+        encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
+      }
+    }
+
+    /// y (S, pooled_columns): the user embedding before its normalisation, without dropout.
+    void encode_user(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
+      if (pooling == Pooling::last) {
+        encode_last(lane, tokens, y);
+      } else {
+        encode(lane, tokens, [&](MatrixView<const Scalar> x) { pool(lane, pooling, tokens, x, y); });
+      }
+    }
+
+    /// consume(x) with the encoding x (T, D) of all tokens, without dropout; x lives in the lane's workspace.
+    template <class Consume>
+    void encode(Lane& lane, const TokenView& tokens, Consume consume) const {
+      const auto frame = lane.workspace().frame();
+      const Pass<Backend> pass{lane, lane.workspace(), {}};
+      const auto x = pass.keep(tokens.tokens(), hidden());
+      typename Encoder::Cache cache;
+      encoder.forward(pass, tokens, items(), cache, x);
+      consume(MatrixView<const Scalar>(x));
+    }
+
+    /// f(part...) of every part: the further ones in their order, the item table, the encoder.
+    static decltype(auto) apply_to_parts(auto& self, auto&& f) {
+      return std::apply([&](auto&... part) -> decltype(auto) { return f(part..., self.items_, self.encoder); },
+                        self.parts_);
+    }
+    using AllParts = AppendedList<PartList, EmbeddingTable<Backend>, Encoder>;
+
+    static void visit_parameters(auto& self, auto&& visitor) {
+      apply_to_parts(
+          self, [&]<class... Ps>(Ps&... parts) { (std::remove_const_t<Ps>::visit_parameters(parts, visitor), ...); });
+    }
+
+    /// f(objective or update) in the order of a step.
+    void for_each_turn(auto&& f) const {
+      TurnList::for_each([&]<class C>(std::type_identity<C>) {
+        if constexpr (Objective<C>) {
+          f(std::get<C>(objectives));
+        } else {
+          f(std::get<C>(updates));
+        }
+      });
+    }
+
+    Encoder encoder;
+    typename ObjectiveList::Tuple objectives;
+    typename UpdateList::Tuple updates;
+    Padding padding = Padding::masked;
+    Pooling pooling = Pooling::mean;  ///< of a user's tokens to what has an intent
+
+   private:
+    using ClustersType = typename FirstOf<FilteredList<detail::IsClusters, Components...>>::Type;
+
+    static Index checked(Index items) {
+      require(items >= 1 && items < (std::int64_t{1} << 31) - 2, "items: found ", items, ", expected 1 to 2^31 - 3");
+      return items;
+    }
+
+    Backend backend_;
+    EmbeddingTable<Backend> items_;  // (V, D)
+    typename PartList::Tuple parts_;
+    typename SourceList::Tuple views_;
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

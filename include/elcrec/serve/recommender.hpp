@@ -172,7 +172,7 @@ class Recommender {
     add(history, scratch.request);
     auto& lane = scratch.lane;
     const auto frame = lane.workspace().frame();
-    const auto& clusters = model_.clusters;
+    const auto& clusters = model_.clusters();
     const TokenView tokens = lane.stage(scratch.request.batch.view());
     const auto norms = lane.workspace().template matrix<Scalar>(1, clusters.count());
     const auto user = lane.workspace().template matrix<Scalar>(1, clusters.hidden());

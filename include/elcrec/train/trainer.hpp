@@ -460,8 +460,8 @@ class Trainer {
   void check_centers(const LeaveOneOut& split) const {
     if constexpr (Model::has_clusters) {
       const bool k_means_comes = (options_.k_means_start && !centers_started_) || options_.k_means_end;
-      require(!k_means_comes || model_.clusters.count() <= split.user_count(),
-              "intents: found K = ", model_.clusters.count(), " for ", split.user_count(),
+      require(!k_means_comes || model_.clusters().count() <= split.user_count(),
+              "intents: found K = ", model_.clusters().count(), " for ", split.user_count(),
               " users, expected at most one for each user");
     }
   }
@@ -497,7 +497,7 @@ class Trainer {
   bool find_centers(const LeaveOneOut& split) {
     if constexpr (Model::has_clusters) {
       const Index n = split.user_count();
-      auto& clusters = model_.clusters;
+      auto& clusters = model_.clusters();
       Matrix<Backend> users(model_.backend(), n, clusters.hidden());
       const Index block = model_.backend().encoded_sequences();
       model_.backend().parallel_for((n + block - 1) / block, [&](Lane& lane, Index b) {

@@ -1,0 +1,52 @@
+#pragma once
+
+#include <array>
+#include <span>
+#include <tuple>
+#include <type_traits>
+
+#include "elcrec/data/token_batch.hpp"
+#include "elcrec/data/views.hpp"
+#include "elcrec/loss/objective.hpp"
+
+namespace elcrec::inline ELCREC_TARGET {
+
+/// The sequences of one training step, a TokenBatch for every view that brings sequences of its own.
+template <class Model>
+class StepBatches {
+ public:
+  using SourceList = typename Model::SourceList;
+
+  template <class V>
+  [[nodiscard]] TokenBatch& of() {
+    return batches_[SourceList::template index_of<V>()];
+  }
+  template <class V>
+  [[nodiscard]] const TokenBatch& of() const {
+    return batches_[SourceList::template index_of<V>()];
+  }
+
+  /// Builds the views that the model's objectives read, for these users.
+  void build(const Model& model, const BatchSource& source, std::span<const Index> users) {
+    Model::Views::for_each([&]<class V>(std::type_identity<V>) {
+      using Source = typename SourceOf<V>::Type;
+      auto& batch = of<Source>();
+      const bool first_of_source = std::is_same_v<V, Source> || !reads<Source>(model);
+      if (reads<V>(model) && first_of_source) {
+        batch.start(model.max_length(), model.padding);
+        model.template view<Source>().build(source, users, batch);
+      }
+    });
+  }
+
+  /// Whether any objective of the model reads view V now.
+  template <class V>
+  [[nodiscard]] static bool reads(const Model& model) {
+    return std::apply([](const auto&... objective) { return (reads_view<V>(objective) || ...); }, model.objectives);
+  }
+
+ private:
+  std::array<TokenBatch, SourceList::size> batches_;
+};
+
+}  // namespace elcrec::inline ELCREC_TARGET

@@ -1,0 +1,113 @@
+#pragma once
+
+#include <optional>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "elcrec/backend/matrix.hpp"
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/core/memory.hpp"
+#include "elcrec/core/operations.hpp"
+#include "elcrec/nn/parameter.hpp"
+
+namespace elcrec::inline ELCREC_TARGET {
+
+template <Backend B>
+class TableGradient;
+
+/// A table of embeddings (R, D), one row for each id of a vocabulary: items, users, attributes. A step looks at a few
+/// rows, so its gradient is one table with contributions by row, not a copy for every slice.
+template <Backend B>
+class EmbeddingTable {
+ public:
+  using Backend = B;
+  using T = typename B::Scalar;
+  using Gradient = TableGradient<B>;
+
+  static constexpr std::int32_t no_row = -1;
+
+  /// All rows 0. `name` is the parameter's; look-ups of row `untrained` get no gradient. Throws ArgumentError and
+  /// MemoryError, which names `option` as what lowers the size.
+  EmbeddingTable(const B& backend, std::string name, Index rows, Index cols, std::int32_t untrained = no_row,
+                 const std::string& option = "a smaller `hidden`")
+      : name_(std::move(name)),
+        untrained_(untrained),
+        values_(in_memory_for(message("the table '", name_, "', ", rows, " x ", cols), option,
+                              [&] { return Matrix<B>(backend, rows, cols); })) {}
+
+  [[nodiscard]] const std::string& name() const { return name_; }
+  [[nodiscard]] std::int32_t untrained() const { return untrained_; }
+  [[nodiscard]] Index rows() const { return values_.rows(); }
+  [[nodiscard]] Index cols() const { return values_.cols(); }
+  [[nodiscard]] MatrixView<T> view() { return values_.view(); }              // (R, D)
+  [[nodiscard]] MatrixView<const T> view() const { return values_.view(); }  // (R, D)
+
+  template <class To>
+  [[nodiscard]] EmbeddingTable<To> remake(const To& backend) const {
+    return {backend, name_, rows(), cols(), untrained_};
+  }
+
+  static void visit_parameters(auto& self, auto&& visitor) { visitor(self.name_, self.view(), 2); }
+
+ private:
+  std::string name_;
+  std::int32_t untrained_;
+  Matrix<B> values_;  // (R, D)
+};
+
+/// The gradient of an EmbeddingTable: rows that are added up once a step, and the whole table where something touches
+/// every row of it.
+template <Backend B>
+class TableGradient {
+ public:
+  using T = typename B::Scalar;
+
+  TableGradient(const B& backend, const EmbeddingTable<B>& table)
+      : name_(table.name()),
+        values_(backend, table.rows(), table.cols()),
+        scatter_(backend, table.rows(), table.untrained()) {}
+
+  TableGradient(TableGradient&&) = default;
+  TableGradient& operator=(TableGradient&&) = delete;
+
+  /// Adds rows at the end of the step, until when they must live. Not for several threads at once.
+  void add(const RowContribution<T>& rows) { rows_.push_back(rows); }
+  /// The gradient of all rows, for what touches every one.
+  [[nodiscard]] MatrixView<T> all() {
+    all_touched_ = true;
+    return values_.view();
+  }
+
+  void start(const B& backend) {
+    if (std::exchange(all_touched_, false)) {
+      backend.parallel_blocks(values_.rows(), 1024, [&](typename B::Lane& lane, Index first, Index last) {
+        lane.fill(values_.view().slice_rows(first, last), T(0));
+      });
+      scatter_.clear();
+    } else {
+      scatter_.clear_rows(backend, values_.view());
+    }
+  }
+  [[nodiscard]] std::span<const MatrixView<T>> cleared_by(Index) const { return {}; }
+  void sum(const B& backend) {
+    scatter_(backend, rows_, values_.view());
+    rows_.clear();
+  }
+  void append_to(std::vector<Parameter<T>>& list) {
+    list.push_back({name_, values_.view(), 2, {}});
+    if (!all_touched_) {
+      list.back().rows = scatter_.touched();
+    }
+  }
+
+ private:
+  std::string name_;
+  Matrix<B> values_;  // (R, D)
+  typename B::RowScatter scatter_;
+  std::vector<RowContribution<T>> rows_;
+  bool all_touched_ = false;
+};
+
+}  // namespace elcrec::inline ELCREC_TARGET
