@@ -110,122 +110,144 @@ class SequentialModel {
   /// The item table has two rows besides the items: padding (row 0, drawn like the others and never trained) and, last,
   /// a mask id, as in the released code. `parts` are the components that are parts, in their order.
   template <class... Parts>
-    requires std::is_same_v<TypeList<Parts...>, FilteredList<detail::IsPart, Components...>> SequentialModel(
-        const Backend& backend, const ItemTableOptions& table, Encoder encoder_part, Parts... parts)
-        : encoder(std::move(encoder_part)),
-          backend_(backend),
-          items_(backend, "item_embeddings.weight", checked(table.items) + 2, encoder.hidden(), padding_item),
-          parts_(std::move(parts)...) {
-      initialise_normal(backend, table.seed, 0, table.deviation, items_.view());
-    }
+  SequentialModel(const Backend& backend, const ItemTableOptions& table, Encoder encoder_part, Parts... parts)
+      : encoder(std::move(encoder_part)),
+        backend_(backend),
+        items_(backend, "item_embeddings.weight", checked(table.items) + 2, encoder.hidden(), padding_item),
+        parts_(std::move(parts)...) {
+    static_assert(std::is_same_v<TypeList<Parts...>, PartList>, "a model is made of its parts, in their order");
+    initialise_normal(backend, table.seed, 0, table.deviation, items_.view());
+  }
 
-    [[nodiscard]] const Backend& backend() const { return backend_; }
-    /// Real items, ids 1 .. item_count().
-    [[nodiscard]] Index item_count() const { return items_.rows() - 2; }
-    [[nodiscard]] Index hidden() const { return encoder.hidden(); }
-    [[nodiscard]] Index max_length() const { return encoder.max_length(); }
+  /// A model of the same components and settings on another backend, its parameters anything (see clone).
+  template <class To>
+  [[nodiscard]] auto remake(const To& backend) const {
+    using Remade = SequentialModel<decltype(elcrec::remake(encoder, backend)),
+                                   decltype(elcrec::remake(std::declval<const Components&>(), backend))...>;
+    Remade made(backend, elcrec::remake(encoder, backend), items_.remake(backend),
+                std::apply([&](const auto&... part) { return std::tuple(elcrec::remake(part, backend)...); }, parts_));
+    made.objectives = objectives;
+    made.updates = updates;
+    made.padding = padding;
+    made.pooling = pooling;
+    made.views_ = views_;
+    return made;
+  }
 
-    [[nodiscard]] MatrixView<Scalar> items() { return items_.view(); }              // (V, D), V = items + 2
-    [[nodiscard]] MatrixView<const Scalar> items() const { return items_.view(); }  // (V, D)
+  [[nodiscard]] const Backend& backend() const { return backend_; }
+  /// Real items, ids 1 .. item_count().
+  [[nodiscard]] Index item_count() const { return items_.rows() - 2; }
+  [[nodiscard]] Index hidden() const { return encoder.hidden(); }
+  [[nodiscard]] Index max_length() const { return encoder.max_length(); }
 
-    template <class O>
-    [[nodiscard]] O& objective() {
-      return std::get<O>(objectives);
-    }
-    template <class P>
-    [[nodiscard]] P& part() {
-      return std::get<P>(parts_);
-    }
-    template <class P>
-    [[nodiscard]] const P& part() const {
-      return std::get<P>(parts_);
-    }
-    /// The part that is a set of intents.
-    [[nodiscard]] auto& clusters() requires has_clusters { return part<ClustersType>(); }
-    [[nodiscard]] const auto& clusters() const requires has_clusters { return part<ClustersType>(); }
+  [[nodiscard]] MatrixView<Scalar> items() { return items_.view(); }              // (V, D), V = items + 2
+  [[nodiscard]] MatrixView<const Scalar> items() const { return items_.view(); }  // (V, D)
 
-    /// The view object of type V, whose options may be set.
-    template <class V>
-    [[nodiscard]] V& view() {
-      return std::get<V>(views_);
-    }
-    template <class V>
-    [[nodiscard]] const V& view() const {
-      return std::get<V>(views_);
-    }
+  template <class O>
+  [[nodiscard]] O& objective() {
+    return std::get<O>(objectives);
+  }
+  template <class P>
+  [[nodiscard]] P& part() {
+    return std::get<P>(parts_);
+  }
+  template <class P>
+  [[nodiscard]] const P& part() const {
+    return std::get<P>(parts_);
+  }
+  /// The part that is a set of intents.
+  [[nodiscard]] auto& clusters() requires has_clusters { return part<ClustersType>(); }
+  [[nodiscard]] const auto& clusters() const requires has_clusters { return part<ClustersType>(); }
 
-    /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws
-    /// nothing.
-    void encode_last(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
-      if constexpr (EncodesLast<Encoder>) {
-        const auto frame = lane.workspace().frame();
-        encoder.forward_last(Pass<Backend>{lane, lane.workspace(), {}}, tokens, items(), y);
-      } else {
-        encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
-      }
-    }
+  /// The view object of type V, whose options may be set.
+  template <class V>
+  [[nodiscard]] V& view() {
+    return std::get<V>(views_);
+  }
+  template <class V>
+  [[nodiscard]] const V& view() const {
+    return std::get<V>(views_);
+  }
 
-    /// y (S, pooled_columns): the user embedding before its normalisation, without dropout.
-    void encode_user(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
-      if (pooling == Pooling::last) {
-        encode_last(lane, tokens, y);
-      } else {
-        encode(lane, tokens, [&](MatrixView<const Scalar> x) { pool(lane, pooling, tokens, x, y); });
-      }
-    }
-
-    /// consume(x) with the encoding x (T, D) of all tokens, without dropout; x lives in the lane's workspace.
-    template <class Consume>
-    void encode(Lane& lane, const TokenView& tokens, Consume consume) const {
+  /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws
+  /// nothing.
+  void encode_last(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
+    if constexpr (EncodesLast<Encoder>) {
       const auto frame = lane.workspace().frame();
-      const Pass<Backend> pass{lane, lane.workspace(), {}};
-      const auto x = pass.keep(tokens.tokens(), hidden());
-      typename Encoder::Cache cache;
-      encoder.forward(pass, tokens, items(), cache, x);
-      consume(MatrixView<const Scalar>(x));
+      encoder.forward_last(Pass<Backend>{lane, lane.workspace(), {}}, tokens, items(), y);
+    } else {
+      encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
     }
+  }
 
-    /// f(part...) of every part: the further ones in their order, the item table, the encoder.
-    static decltype(auto) apply_to_parts(auto& self, auto&& f) {
-      return std::apply([&](auto&... part) -> decltype(auto) { return f(part..., self.items_, self.encoder); },
-                        self.parts_);
+  /// y (S, pooled_columns): the user embedding before its normalisation, without dropout.
+  void encode_user(Lane& lane, const TokenView& tokens, MatrixView<Scalar> y) const {
+    if (pooling == Pooling::last) {
+      encode_last(lane, tokens, y);
+    } else {
+      encode(lane, tokens, [&](MatrixView<const Scalar> x) { pool(lane, pooling, tokens, x, y); });
     }
-    using AllParts = AppendedList<PartList, EmbeddingTable<Backend>, Encoder>;
+  }
 
-    static void visit_parameters(auto& self, auto&& visitor) {
-      apply_to_parts(
-          self, [&]<class... Ps>(Ps&... parts) { (std::remove_const_t<Ps>::visit_parameters(parts, visitor), ...); });
-    }
+  /// consume(x) with the encoding x (T, D) of all tokens, without dropout; x lives in the lane's workspace.
+  template <class Consume>
+  void encode(Lane& lane, const TokenView& tokens, Consume consume) const {
+    const auto frame = lane.workspace().frame();
+    const Pass<Backend> pass{lane, lane.workspace(), {}};
+    const auto x = pass.keep(tokens.tokens(), hidden());
+    typename Encoder::Cache cache;
+    encoder.forward(pass, tokens, items(), cache, x);
+    consume(MatrixView<const Scalar>(x));
+  }
 
-    /// f(objective or update) in the order of a step.
-    void for_each_turn(auto&& f) const {
-      TurnList::for_each([&]<class C>(std::type_identity<C>) {
-        if constexpr (Objective<C>) {
-          f(std::get<C>(objectives));
-        } else {
-          f(std::get<C>(updates));
-        }
-      });
-    }
+  /// f(part...) of every part: the further ones in their order, the item table, the encoder.
+  static decltype(auto) apply_to_parts(auto& self, auto&& f) {
+    return std::apply([&](auto&... part) -> decltype(auto) { return f(part..., self.items_, self.encoder); },
+                      self.parts_);
+  }
+  using AllParts = AppendedList<PartList, EmbeddingTable<Backend>, Encoder>;
 
-    Encoder encoder;
-    typename ObjectiveList::Tuple objectives;
-    typename UpdateList::Tuple updates;
-    Padding padding = Padding::masked;
-    Pooling pooling = Pooling::mean;  ///< of a user's tokens to what has an intent
+  static void visit_parameters(auto& self, auto&& visitor) {
+    apply_to_parts(
+        self, [&]<class... Ps>(Ps&... parts) { (std::remove_const_t<Ps>::visit_parameters(parts, visitor), ...); });
+  }
 
-   private:
-    using ClustersType = typename FirstOf<FilteredList<detail::IsClusters, Components...>>::Type;
+  /// f(objective or update) in the order of a step.
+  void for_each_turn(auto&& f) const {
+    TurnList::for_each([&]<class C>(std::type_identity<C>) {
+      if constexpr (Objective<C>) {
+        f(std::get<C>(objectives));
+      } else {
+        f(std::get<C>(updates));
+      }
+    });
+  }
 
-    static Index checked(Index items) {
-      require(items >= 1 && items < (std::int64_t{1} << 31) - 2, "items: found ", items, ", expected 1 to 2^31 - 3");
-      return items;
-    }
+  Encoder encoder;
+  typename ObjectiveList::Tuple objectives;
+  typename UpdateList::Tuple updates;
+  Padding padding = Padding::masked;
+  Pooling pooling = Pooling::mean;  ///< of a user's tokens to what has an intent
 
-    Backend backend_;
-    EmbeddingTable<Backend> items_;  // (V, D)
-    typename PartList::Tuple parts_;
-    typename SourceList::Tuple views_;
+ private:
+  template <SequenceEncoder, class...>
+  friend class SequentialModel;
+
+  SequentialModel(const Backend& backend, Encoder encoder_part, EmbeddingTable<Backend> table,
+                  typename PartList::Tuple parts)
+      : encoder(std::move(encoder_part)), backend_(backend), items_(std::move(table)), parts_(std::move(parts)) {}
+
+  using ClustersType = typename FirstOf<FilteredList<detail::IsClusters, Components...>>::Type;
+
+  static Index checked(Index items) {
+    require(items >= 1 && items < (std::int64_t{1} << 31) - 2, "items: found ", items, ", expected 1 to 2^31 - 3");
+    return items;
+  }
+
+  Backend backend_;
+  EmbeddingTable<Backend> items_;  // (V, D)
+  typename PartList::Tuple parts_;
+  typename SourceList::Tuple views_;
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET
