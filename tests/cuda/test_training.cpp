@@ -56,16 +56,6 @@ std::vector<double> weights(const Model& model) {
   return all;
 }
 
-/// The same weights on another backend.
-template <class From, class To>
-void copy_weights(const From& from, To& to) {
-  const auto source = el::parameters(from);
-  const auto target = el::parameters(to);
-  for (std::size_t i = 0; i < source.size(); ++i) {
-    el::test::to_device(to.backend(), to_host(from.backend(), source[i].values), target[i].values);
-  }
-}
-
 double largest_difference(const std::vector<double>& a, const std::vector<double>& b) {
   REQUIRE(a.size() == b.size());
   double worst = 0;
@@ -214,7 +204,7 @@ TEST_CASE("a training run learns what the CPU's learns, and both evaluate a mode
     CHECK(found_losses[i] == doctest::Approx(expected_losses[i]).epsilon(1e-3));
   }
 
-  copy_weights(expected, found);
+  el::copy_parameters(expected.backend(), expected, found.backend(), found);
   for (const auto protocol : {el::Protocol::strict, el::Protocol::paper}) {
     const auto a = el::evaluate(expected, split(), el::Split::test, {.protocol = protocol});
     const auto b = el::evaluate(found, split(), el::Split::test, {.protocol = protocol});
@@ -233,7 +223,7 @@ struct Pair {
 
   Pair() {
     train(expected, 5, {.learning_rate = 1e-2});
-    copy_weights(expected, found);
+    el::copy_parameters(expected.backend(), expected, found.backend(), found);
   }
 };
 
@@ -273,6 +263,40 @@ TEST_CASE("recommendations and intents are the CPU's, alone and in batches") {
   found.recommend_batch(histories, 5, batch);
   for (Index user = 0; user < split().user_count(); ++user) {
     check_same_items(batch.of(user), expected.recommend(split().items(user), 5, expected_scratch));
+  }
+}
+
+TEST_CASE("a snapshot of a model in training stays as it is, on its device, in another context or on the CPU") {
+  OnCuda model(options());
+  train(model, 5, {.learning_rate = 1e-2});
+  const auto before = weights(model);
+  const auto names = el::ItemMap::identity(split().item_count());
+  const el::Snapshot here(model, names);
+  const el::Snapshot beside(el::clone(model, el::Cuda()), names);
+  const el::Snapshot on_cpu(el::clone(model, cpu()), names);
+  train(model, 2, {.learning_rate = 1e-2});
+  CHECK(weights(model) != before);
+  CHECK(weights(here.model()) == before);
+  CHECK(weights(beside.model()) == before);
+  CHECK(weights(on_cpu.model()) == before);
+
+  auto scratch = here.make_scratch();
+  auto beside_scratch = beside.make_scratch();
+  auto cpu_scratch = on_cpu.make_scratch();
+  for (Index user = 0; user < split().user_count(); user += 12) {
+    const auto items = split().items(user);
+    const std::vector<std::int64_t> history(items.begin(), items.end());
+    const auto expected = on_cpu.recommend(history, 7, cpu_scratch, el::UnknownItems::refuse);
+    const auto found = here.recommend(history, 7, scratch, el::UnknownItems::refuse);
+    const auto found_beside = beside.recommend(history, 7, beside_scratch, el::UnknownItems::refuse);
+    REQUIRE(expected.size() == 7);
+    REQUIRE(found.size() == 7);
+    REQUIRE(found_beside.size() == 7);
+    for (std::size_t i = 0; i < 7; ++i) {
+      CHECK(found[i].score == doctest::Approx(expected[i].score).epsilon(1e-4));
+      CHECK(found_beside[i].name == found[i].name);
+      CHECK(found_beside[i].score == found[i].score);
+    }
   }
 }
 
