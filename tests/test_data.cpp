@@ -154,6 +154,20 @@ TEST_CASE("ItemMap: rows and names, both ways") {
   CHECK_FALSE(el::ItemMap().find(0).has_value());
 }
 
+TEST_CASE("ItemMap: every name of a map of any size is found, and nothing between them") {
+  for (std::int64_t n = 1; n <= 70; ++n) {
+    Names names;
+    for (std::int64_t row = 1; row <= n; ++row) {
+      names.push_back(10 * row - 300);
+    }
+    const el::ItemMap map(names);
+    for (std::int64_t name = -299; name <= 10 * n - 290; ++name) {
+      const bool named = name % 10 == 0 && name >= -290 && name <= 10 * n - 300;
+      CHECK(map.find(name).value_or(0) == (named ? (name + 300) / 10 : 0));
+    }
+  }
+}
+
 TEST_CASE("ItemMap: errors") {
   using E = el::ArgumentError;
   CHECK(error_of<E>([] {

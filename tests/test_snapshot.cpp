@@ -476,6 +476,37 @@ TEST_CASE("handles taken while values are replaced are whole, and every value go
   CHECK(Counted::alive == 0);
 }
 
+TEST_CASE("publishers take turns") {
+  std::vector<std::shared_ptr<const int>> values;
+  for (int i = 0; i < 4; ++i) {
+    values.push_back(std::make_shared<const int>(i));
+  }
+  const auto held = [&] {
+    return std::accumulate(values.begin(), values.end(), 0L,
+                           [](long sum, const auto& v) { return sum + v.use_count(); });
+  };
+  {
+    el::Slot<int> slot(values[0]);
+    std::atomic<int> ready{0};
+    std::vector<std::thread> publishing;
+    for (const auto& value : values) {
+      publishing.emplace_back([&] {
+        for (++ready; ready < 4;) {
+          std::this_thread::yield();
+        }
+        for (int round = 0; round < 20000; ++round) {
+          slot.publish(value);
+        }
+      });
+    }
+    for (auto& thread : publishing) {
+      thread.join();
+    }
+    CHECK(held() == 5);
+  }
+  CHECK(held() == 4);
+}
+
 namespace {
 
 constexpr std::int64_t names_of_a_version = 10000;
