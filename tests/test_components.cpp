@@ -15,6 +15,8 @@
 #include "elcrec/backend/reference.hpp"
 #include "elcrec/cluster/k_means.hpp"
 #include "elcrec/encoder/check_encoder_gradients.hpp"
+#include "elcrec/head/cosine.hpp"
+#include "elcrec/head/dot_bias.hpp"
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/model/training_pass.hpp"
 #include "elcrec/nn/check_gradients.hpp"
@@ -794,7 +796,9 @@ void check_pass(Model& model, bool projects, const std::function<void(Model&)>& 
       const auto same_name = [](const auto& a, const auto& b) { return a.name == b.name; };
       const auto named = el::parameters(model);
       CHECK(std::equal(gradients.begin(), gradients.end(), named.begin(), named.end(), same_name));
-      const auto padding_row = gradients[Model::has_clusters ? 1 : 0].values.slice_rows(0, 1);
+      const auto table =
+          std::ranges::find_if(gradients, [](const auto& p) { return p.name == "item_embeddings.weight"; });
+      const auto padding_row = table->values.slice_rows(0, 1);
       CHECK(to_host(backend, padding_row) == std::vector<double>(hidden, 0.0));  // padding is never trained
       copy(gradients, el::parameters(gradient->model));
       if constexpr (Model::has_clusters) {
@@ -908,7 +912,7 @@ struct FrozenLabels {
     const auto& backend = step.backend();
     const auto& first = step.template encoding<el::PrefixView>();
     const auto& second = step.template encoding<Partner>();
-    const HostCopy table(backend, step.items());
+    const HostCopy table(backend, step.scored_items());
     const auto ids = to_host<ItemId>(backend, std::span<const ItemId>(first.tokens.targets));
     const auto tokens = to_host<std::int32_t>(backend, std::span<const std::int32_t>(first.tokens.target_tokens));
     std::vector<double> predicted;  // log p
@@ -1094,6 +1098,28 @@ TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right",
   run(el::ELCRec<B>({.items = items, .max_length = max_length, .hidden = hidden, .intents = intents}, backend), 4);
   el::SasRec<B> plain(backend, {items, 1, 0.5}, encoder);
   check_pass<el::SasRec<B>>(plain, false, [](auto&) {});
+}
+
+template <class B, class Head, class... Objectives>
+void check_head(const Head& head) {
+  const auto backend = one_thread<B>();
+  for (const auto padding : both_paddings) {
+    using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, Head, Objectives...>;
+    Model model(backend, {items, 1, 0.5}, small_encoder(backend), head);
+    model.padding = padding;
+    check_pass<Model>(model, false, [](Model&) {});
+  }
+}
+
+TEST_CASE_TEMPLATE("gradients through heads, beside an objective that reads encodings", B, EVERY_BACKEND) {
+  const auto backend = one_thread<B>();
+  el::DotBiasHead<B> biased(backend, items + 2);
+  el::initialise_normal(backend, 5, 0, 0.7, biased.bias());
+  check_head<B, el::DotBiasHead<B>, el::NextItemSoftmax>(biased);
+  check_head<B, el::DotBiasHead<B>, el::NextItemBpr, el::SequenceContrast<>>(biased);
+  const el::CosineHead<B> cosine(0.3);
+  check_head<B, el::CosineHead<B>, el::NextItemSoftmax>(cosine);
+  check_head<B, el::CosineHead<B>, el::NextItemBce>(cosine);
 }
 
 // ---- clusters -----------------------------------------------------------------------------------------------------

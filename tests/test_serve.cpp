@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <functional>
 #include <numeric>
 #include <string>
 #include <thread>
@@ -79,6 +80,76 @@ TEST_CASE_FIXTURE(Fixture, "recommendations are the best unseen items, best firs
       CHECK((found[i].item == all[i].second || std::abs(all[i].first + static_cast<double>(found[i].score)) < 1e-5));
     }
   }
+}
+
+namespace {
+
+/// What is served and evaluated under a head, against scores in plain loops: expected(y, v).
+template <class Head>
+void check_head(
+    const Head& head,
+    const std::function<double(std::span<const double> y, std::span<const double> row, el::ItemId v)>& expected) {
+  using Headed = el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Cpu>, Head, el::NextItemSoftmax>;
+  constexpr Index d = 16;
+  const el::Cpu cpu;
+  const auto split = el::leave_one_out(el::make_synthetic({.users = 60, .items = 90}).data);
+  const Headed model(cpu, {split.item_count(), 3, 0.5},
+                     el::TransformerEncoder<el::Dynamic, el::Cpu>(cpu, {.hidden = d, .layers = 1, .max_length = 9}),
+                     head);
+  el::Cpu::Lane lane;
+  std::vector<Index> ranks;
+  std::vector<std::vector<el::ItemId>> best(60);
+  for (Index user = 0; user < split.user_count(); ++user) {
+    const auto history = split.input(user, el::Split::test);
+    el::TokenBatch batch;
+    batch.start(9, el::Padding::masked);
+    batch.add(history);
+    std::vector<float> y(d);
+    model.encode_last(lane, batch.view(), {y.data(), 1, d});
+    const std::vector<double> query(y.begin(), y.end());
+    std::vector<std::pair<double, el::ItemId>> all;
+    for (el::ItemId v = 1; v <= split.item_count(); ++v) {
+      if (std::ranges::find(history, v) == history.end()) {
+        const std::vector<double> row(model.items().row(v), model.items().row(v) + d);
+        all.emplace_back(-expected(query, row, v), v);
+      }
+    }
+    std::ranges::sort(all);
+    const auto target = std::ranges::find(all, split.target(user, el::Split::test), &std::pair<double, int>::second);
+    ranks.push_back(target - all.begin());
+    for (std::size_t i = 0; i < 5; ++i) {
+      best[static_cast<std::size_t>(user)].push_back(all[i].second);
+    }
+  }
+  el::RankingMetrics metrics({5, 20});
+  metrics.add(ranks);
+  const auto found = el::evaluate(model, split, el::Split::test, {.cutoffs = {5, 20}});
+  CHECK(found.ndcg(20) == doctest::Approx(metrics.ndcg(20)).epsilon(1e-9));
+  CHECK(found.hr(5) == metrics.hr(5));
+  for (const auto table : {el::ScoreTable::compact, el::ScoreTable::model}) {
+    const el::Recommender<Headed> served(model, table);
+    typename el::Recommender<Headed>::Scratch scratch;
+    for (Index user = 0; user < split.user_count(); ++user) {
+      CHECK(items_of(served.recommend(split.input(user, el::Split::test), 5, scratch)) ==
+            best[static_cast<std::size_t>(user)]);
+    }
+  }
+}
+
+double dot(std::span<const double> a, std::span<const double> b) {
+  return std::inner_product(a.begin(), a.end(), b.begin(), 0.0);
+}
+
+}  // namespace
+
+TEST_CASE("what a head scores is evaluated and served") {
+  const el::Cpu cpu;
+  el::DotBiasHead<el::Cpu> biased(cpu, 92);
+  el::initialise_normal(cpu, 5, 0, 2.0, biased.bias());
+  const std::vector<double> bias(biased.bias().data(), biased.bias().data() + 92);
+  check_head(biased, [&](auto y, auto row, el::ItemId v) { return dot(y, row) + bias[static_cast<std::size_t>(v)]; });
+  check_head(el::CosineHead<el::Cpu>(0.2),
+             [](auto y, auto row, el::ItemId) { return dot(y, row) / std::sqrt(dot(y, y) * dot(row, row)) / 0.2; });
 }
 
 TEST_CASE("what was seen is left out, in whatever order and place of a large catalogue it stands") {

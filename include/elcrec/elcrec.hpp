@@ -12,6 +12,8 @@
 #include "elcrec/eval/mutual_information.hpp"
 #include "elcrec/eval/popularity.hpp"
 #include "elcrec/eval/significance.hpp"
+#include "elcrec/head/cosine.hpp"
+#include "elcrec/head/dot_bias.hpp"
 #include "elcrec/io/checkpoint.hpp"
 #include "elcrec/loss/intent_contrastive_loss.hpp"
 #include "elcrec/model/elcrec.hpp"

@@ -23,6 +23,8 @@ struct BatchSlice {
 
   /// The slice's rows of a matrix by token.
   [[nodiscard]] auto rows(auto matrix) const { return matrix.slice_rows(first_token, last_token); }
+  /// The slice's columns of a row with a number for each token.
+  [[nodiscard]] auto columns(auto row) const { return row.slice_cols(first_token, last_token); }
 };
 
 /// Cuts a batch into `count` runs of whole sequences of about as many tokens each; some may be empty.

@@ -16,6 +16,7 @@
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/eval/ranking_metrics.hpp"
+#include "elcrec/model/scoring_model.hpp"
 #include "elcrec/nn/sums_of_squares.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -40,11 +41,11 @@ struct EvaluationOptions {
   Padding padding = Padding::masked;  ///< both give the same ranks; masked is faster
 };
 
-/// Ranks each user's held-out item against all items, by the score y_last · E[v] of the model after everything before
-/// it; among equal scores the lower id is first, as Recommender serves them. Memory: a block of users times a block of
-/// items. Runs on the model's backend; from several threads at once where that allows it. Throws ArgumentError when the
-/// data has more items than the model, DivergenceError for scores that are not finite: nothing would rank above a NaN.
-template <class Model>
+/// Ranks each user's held-out item against all items, by the score of the model after everything before it; among equal
+/// scores the lower id is first, as Recommender serves them. Memory: a block of users times a block of items. Runs on
+/// the model's backend; from several threads at once where that allows it. Throws ArgumentError when the data has more
+/// items than the model, DivergenceError for scores that are not finite: nothing would rank above a NaN.
+template <ScoringModel Model>
 [[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which,
                                       const EvaluationOptions& options = {}) {
   using Lane = typename Model::Lane;
@@ -53,7 +54,8 @@ template <class Model>
           " items, expected at most the model's ", model.item_count());
   const RankingRule rule = ranking_rule(options.protocol, model.item_count());
   using Items = Parameter<const T>;
-  const std::array<Items, 1> table{Items{"item_embeddings.weight", model.items()}};
+  const auto scored = model.scored_items();
+  const std::array<Items, 1> table{Items{"scored items", scored.view()}};
   const double table_norm = std::sqrt(sums_of_squares(model.backend(), std::span<const Items>(table))[0]);
   std::vector<Index> ranks(static_cast<std::size_t>(split.user_count()));
   const Index block = model.backend().encoded_sequences();
@@ -75,12 +77,12 @@ template <class Model>
       offsets.push_back(static_cast<std::int32_t>(seen.size()));
     }
     const auto frame = lane.workspace().frame();
-    const auto queries = lane.workspace().template matrix<T>(last - first, model.hidden());
+    const auto queries = lane.workspace().template matrix<T>(last - first, model.query_columns());
     const auto found = lane.workspace().template array<Index>(last - first);
     const auto squares = lane.workspace().template matrix<T>(1, last - first);
-    model.encode_last(lane, lane.stage(batch.view()), queries);
+    model.encode_query(lane, lane.stage(batch.view()), queries);
     lane.row_dots(queries, queries, squares);
-    lane.rank_targets(rule, queries, model.items(), lane.stage(std::span<const ItemId>(targets)),
+    lane.rank_targets(rule, queries, scored.view(), lane.stage(std::span<const ItemId>(targets)),
                       lane.stage(std::span<const std::int32_t>(offsets)), lane.stage(std::span<const ItemId>(seen)),
                       found);
     lane.read(std::span<const Index>(found), slice(std::span(ranks), first, last));

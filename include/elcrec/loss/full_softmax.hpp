@@ -70,9 +70,9 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
   using In = MatrixView<const T>;
   using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
   const Index side_count = ssize(sides);
-  const In all_items = step.items();
+  const In all_items = step.scored_items();
   const auto table = all_items.slice_rows(1, step.model().item_count() + 1);  // without padding and mask id
-  const auto dtable = step.items_gradient().all().slice_rows(1, table.rows() + 1);
+  const auto dtable = step.scored_items_gradient().all().slice_rows(1, table.rows() + 1);
   const Index d = table.cols();
   const Index n = sides[0]->tokens.target_count;
   const double mean = 1.0 / static_cast<double>(side_count * std::max<Index>(1, n));
@@ -90,7 +90,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
     const auto minus_scale = step.memory().template matrix<T>(1, side->tokens.tokens());
     step.backend().parallel_for(
         1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(spread - 1) * fixed_scale); });
-    step.items_gradient().add({side->tokens.targets, minus_scale.flat(), side->y});
+    step.scored_items_gradient().add({side->tokens.targets, minus_scale.flat(), side->q});
   }
 
   const auto frame = step.memory().frame();
@@ -135,7 +135,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
       lane.gather_ids(sides[0]->tokens.targets, tokens_of(*sides[0]), ids);
       for (Index side = 0; side < side_count; ++side) {
         const auto& encoding = *sides[static_cast<std::size_t>(side)];
-        lane.gather_rows(encoding.y, tokens_of(encoding), of_side(xr, side), Write::replace);
+        lane.gather_rows(encoding.q, tokens_of(encoding), of_side(xr, side), Write::replace);
         lane.gather_rows(all_items, ids, of_side(target_rows_r, side), Write::replace);
       }
       if (spread > 0) {
@@ -180,7 +180,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
           lane.add_scaled(T(1), part_of(dx_of(task)), total);
         }
         lane.add_scaled(-fixed_scale, part_of(target_rows_r), total);
-        lane.scatter_add_rows(total, slice(tokens_of(encoding), r0, r1), encoding.dy);
+        lane.scatter_add_rows(total, slice(tokens_of(encoding), r0, r1), encoding.dq);
       });
     }
   }

@@ -32,13 +32,13 @@ void pairwise_loss(Step& step, Encoding<typename Step::Scalar>& encoding, Pairwi
   const auto positive = step.memory().template matrix<T>(1, tokens.tokens());  // d loss / d score
   const auto negative = step.memory().template matrix<T>(1, tokens.tokens());
   step.for_each_slice(encoding, [&](Lane& lane, const BatchSlice& slice) {
-    const auto part = [&](auto row) { return row.slice_cols(slice.first_token, slice.last_token); };
-    lane.pairwise_next_item(kind, slice.tokens, slice.rows(encoding.y), step.items(), static_cast<T>(weight * mean),
-                            part(row_loss), part(positive), part(negative), slice.rows(encoding.dy));
+    lane.pairwise_next_item(kind, slice.tokens, slice.rows(encoding.q), step.scored_items(),
+                            static_cast<T>(weight * mean), slice.columns(row_loss), slice.columns(positive),
+                            slice.columns(negative), slice.rows(encoding.dq));
   });
   step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
-  step.items_gradient().add({tokens.targets, positive.flat(), encoding.y});
-  step.items_gradient().add({tokens.negatives, negative.flat(), encoding.y});
+  step.scored_items_gradient().add({tokens.targets, positive.flat(), encoding.q});
+  step.scored_items_gradient().add({tokens.negatives, negative.flat(), encoding.q});
 }
 
 /// Predicts the next item at every target of view V, by the loss that the type names.

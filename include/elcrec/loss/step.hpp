@@ -14,9 +14,10 @@ namespace elcrec::inline ELCREC_TARGET {
 template <class T>
 struct Encoding {
   TokenView tokens{};
-  MatrixView<T> y{};          ///< (T, D)
-  MatrixView<T> dy{};         ///< (T, D) objectives add their gradients here
-  MatrixView<T> dembedded{};  ///< (T, D) gradient of the item rows looked up, after the backward pass
+  MatrixView<T> y{};   ///< (T, D)
+  MatrixView<T> dy{};  ///< (T, D) objectives add their gradients here
+  MatrixView<T> q{};   ///< (T, C) queries that the head made of y; y itself under a plain head
+  MatrixView<T> dq{};  ///< (T, C) their gradient; dy under a plain head
   std::vector<BatchSlice> slices{};
 };
 
@@ -25,7 +26,9 @@ struct Encoding {
 ///
 /// - `encoding<V>()`: the Encoding of view V, one of the objective's own;
 /// - `model()`: const;
-/// - `items()`: the item table (V, D); `items_gradient()`: its TableGradient (nn/embedding_table.hpp);
+/// - `scored_items()`: the table P (V, C) that the head made of the item table, of which q · P[v] is the score of item
+/// v;
+///   `scored_items_gradient()`: its TableGradient (nn/embedding_table.hpp);
 /// - `gradient(part)`: what holds the gradient of a part of the model (GradientOf, nn/part.hpp);
 /// - `backend()`, and `memory()`: a workspace for the calling thread only, whose contents live until the next step;
 /// - `for_each_slice(encoding, f)`: f(lane, slice) for the encoding's slices, in parallel;
@@ -35,9 +38,9 @@ concept TrainingStep = requires(S& step, Encoding<typename S::Scalar>& encoding)
   typename S::Backend;
   typename S::Lane;
   { step.template encoding<InputView>() } -> std::same_as<Encoding<typename S::Scalar>&>;
-  { step.items() } -> std::convertible_to<MatrixView<const typename S::Scalar>>;
+  { step.scored_items() } -> std::convertible_to<MatrixView<const typename S::Scalar>>;
   { step.backend() } -> std::convertible_to<const typename S::Backend&>;
-  step.items_gradient();
+  step.scored_items_gradient();
   step.memory();
   step.for_each_slice(encoding, AnyFunction{});
 }
@@ -60,8 +63,8 @@ struct StepArchetype {
   template <class V>
   Encoding<Scalar>& encoding();
   const ModelArchetype& model() const;
-  MatrixView<const Scalar> items() const;
-  Gradient& items_gradient();
+  MatrixView<const Scalar> scored_items() const;
+  Gradient& scored_items_gradient();
   template <class P>
   Gradient& gradient(const P& part);
   const Backend& backend() const;

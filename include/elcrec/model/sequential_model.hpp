@@ -13,8 +13,11 @@
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/encoder/sequence_encoder.hpp"
+#include "elcrec/head/dot.hpp"
+#include "elcrec/head/scoring_head.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
+#include "elcrec/model/scored_items.hpp"
 #include "elcrec/nn/clone.hpp"
 #include "elcrec/nn/embedding_table.hpp"
 #include "elcrec/nn/part.hpp"
@@ -41,6 +44,8 @@ template <class C>
 struct IsUpdate : std::bool_constant<ModelUpdate<C>> {};
 template <class C>
 struct IsClusters : std::bool_constant<Part<C> && Clusters<C>> {};
+template <class C>
+struct IsHead : std::bool_constant<ScoringHead<C>> {};
 template <class C>
 struct TakesTurns : std::bool_constant<Objective<C> || ModelUpdate<C>> {};
 
@@ -69,8 +74,9 @@ consteval bool check_component() {
 
 /// A sequential recommender: an item table, an encoder over it, further parts (as LearnableClusters), and the
 /// objectives that train them, evaluated in the order in which they stand here; what changes the model at its place
-/// among them (ModelUpdate) stands there too. The score of item v after a history is y_last · E[v]. Encoding and
-/// scoring are const and may run on many threads.
+/// among them (ModelUpdate) stands there too. The score of item v after a history is what the model's head (head/)
+/// makes of the encoding of its last token and row v; of a model that names none, their product y_last · E[v]. Encoding
+/// and scoring are const and may run on many threads.
 ///
 ///   SequentialModel<TransformerEncoder<64, Cpu>, LearnableClusters<128, 64, Cpu>, NextItemSoftmax, ProjectCenters,
 ///                   ClusterLoss, IntentContrastiveLoss<>>
@@ -106,6 +112,9 @@ class SequentialModel {
 
   static constexpr bool has_clusters = FilteredList<detail::IsClusters, Components...>::size > 0;
   static_assert(FilteredList<detail::IsClusters, Components...>::size <= 1, "a model has one set of intents at most");
+  static_assert(FilteredList<detail::IsHead, Components...>::size <= 1, "a model has one head at most");
+  /// What turns an encoding and the item table into scores.
+  using HeadType = typename FirstOf<AppendedList<FilteredList<detail::IsHead, Components...>, DotHead<Backend>>>::Type;
 
   /// The item table has two rows besides the items: padding (row 0, drawn like the others and never trained) and, last,
   /// a mask id, as in the released code. `parts` are the components that are parts, in their order.
@@ -159,6 +168,15 @@ class SequentialModel {
   [[nodiscard]] auto& clusters() requires has_clusters { return part<ClustersType>(); }
   [[nodiscard]] const auto& clusters() const requires has_clusters { return part<ClustersType>(); }
 
+  [[nodiscard]] const HeadType& head() const {
+    if constexpr (PartList::template contains<HeadType>) {
+      return part<HeadType>();
+    } else {
+      static constexpr HeadType none{};
+      return none;
+    }
+  }
+
   /// The view object of type V, whose options may be set.
   template <class V>
   [[nodiscard]] V& view() {
@@ -167,6 +185,23 @@ class SequentialModel {
   template <class V>
   [[nodiscard]] const V& view() const {
     return std::get<V>(views_);
+  }
+
+  // ---- what evaluation and serving ask for: see ScoringModel (model/scoring_model.hpp) ---------------------------
+
+  [[nodiscard]] Index query_columns() const { return head().columns(hidden()); }
+  [[nodiscard]] ScoredItems<Backend> scored_items() const { return {backend_, head(), items()}; }
+  /// Throws nothing but for want of memory.
+  void encode_query(Lane& lane, const TokenView& tokens, MatrixView<Scalar> q) const {
+    if constexpr (HeadType::plain) {
+      encode_last(lane, tokens, q);
+    } else {
+      const auto frame = lane.workspace().frame();
+      const auto y = lane.workspace().template matrix<Scalar>(tokens.sequences(), hidden());
+      const auto norms = lane.workspace().template matrix<Scalar>(1, tokens.sequences());
+      encode_last(lane, tokens, y);
+      head().queries(lane, y, norms, q);
+    }
   }
 
   /// y (S, D): the encoding of each sequence's last token, without dropout. Uses the lane's workspace only; throws

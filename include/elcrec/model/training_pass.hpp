@@ -14,6 +14,7 @@
 #include "elcrec/data/batch_slice.hpp"
 #include "elcrec/loss/step.hpp"
 #include "elcrec/model/check_causality.hpp"
+#include "elcrec/model/scored_table.hpp"
 #include "elcrec/model/sequential_model.hpp"
 #include "elcrec/model/step_batches.hpp"
 #include "elcrec/nn/embedding_table.hpp"
@@ -55,6 +56,7 @@ class TrainingPass {
         backend_(model.backend()),
         memory_(backend_.make_workspace()),
         gradients_(make_gradients(model)),
+        scored_(model),
         losses_(backend_.template allocate<double>(Model::ObjectiveList::size)) {
     for (Index s = 0; s < backend_.slices(); ++s) {
       auto& cleared = cleared_by_slice_.emplace_back();
@@ -98,9 +100,13 @@ class TrainingPass {
     prepare(seed, step, training);
     backend_.run_step([this] {
       for_each_gradient([this](auto& gradient) { gradient.start(backend_); });
+      scored_.prepare(model_);
       forward();
       model_.for_each_turn([this](const auto& component) { take_turn(component); });
       backward();
+      if constexpr (!Head::plain) {
+        scored_.backward(model_, gradient(model_.head()).get(), items_gradient());
+      }
       for_each_gradient([this](auto& gradient) { gradient.sum(backend_); });
     });
     SourceList::for_each([&]<class Source>(std::type_identity<Source>) { staging<Source>(set_).finished(); });
@@ -135,7 +141,7 @@ class TrainingPass {
   [[nodiscard]] const Model& model() const { return model_; }
   [[nodiscard]] const Backend& backend() const { return backend_; }
   [[nodiscard]] typename Backend::Workspace& memory() { return memory_; }
-  [[nodiscard]] In items() const { return model().items(); }
+  [[nodiscard]] In scored_items() const { return scored_.view(model()); }
 
   template <class V>
   [[nodiscard]] Encoding<Scalar>& encoding() {
@@ -159,9 +165,17 @@ class TrainingPass {
     static_assert(Model::AllParts::template contains<P>, "gradient(part) is for the model's own parts");
     return std::get<Model::AllParts::template index_of<P>()>(gradients_);
   }
-  [[nodiscard]] TableGradient<Backend>& items_gradient() { return std::get<TableGradient<Backend>>(gradients_); }
+  [[nodiscard]] TableGradient<Backend>& scored_items_gradient() {
+    if constexpr (Head::plain) {
+      return items_gradient();
+    } else {
+      return scored_.gradient();
+    }
+  }
 
  private:
+  using Head = typename Model::HeadType;
+
   /// One encoded view and what its backward pass needs.
   struct Encoded {
     struct Shard {
@@ -169,9 +183,12 @@ class TrainingPass {
       typename Encoder::Cache cache;
     };
     Encoding<Scalar> shared;
+    Out dembedded;                           // (T, D) gradient of the item rows looked up, after the backward pass
+    Out query_norms;                         // (1, T)
     std::vector<std::vector<Shard>> shards;  // of each slice
     DropoutBits dropout;
     bool active = false;
+    bool predicts = false;  // whether an objective reads its queries
   };
 
   template <class List>
@@ -192,6 +209,8 @@ class TrainingPass {
     check_causality(model);
     return model;
   }
+
+  [[nodiscard]] TableGradient<Backend>& items_gradient() { return std::get<Model::PartList::size>(gradients_); }
 
   void for_each_gradient(auto&& f) {
     std::apply([&](auto&... gradient) { (f(gradient), ...); }, gradients_);
@@ -241,6 +260,11 @@ class TrainingPass {
     Views::for_each([&]<class V>(std::type_identity<V>) {
       auto& e = encodings_[Views::template index_of<V>()];
       e.active = StepBatches<Model>::template reads<V>(model_);
+      e.predicts = std::apply(
+          []<class... Os>(const Os&... objective) {
+            return ((elcrec::predicts<Os>() && reads_view<V>(objective)) || ...);
+          },
+          model_.objectives);
       e.dropout = {seed, step, view++, training};
       if (e.active) {
         prepare(e, staging<typename SourceOf<V>::Type>(set_).view());
@@ -253,7 +277,14 @@ class TrainingPass {
     e.shared.tokens = tokens;
     e.shared.y = memory_.template matrix<Scalar>(t, model_.hidden());
     e.shared.dy = memory_.template matrix<Scalar>(t, model_.hidden());
-    e.shared.dembedded = memory_.template matrix<Scalar>(t, model_.hidden());
+    e.shared.q = e.shared.y;
+    e.shared.dq = e.shared.dy;
+    if (!Head::plain && e.predicts) {
+      e.shared.q = memory_.template matrix<Scalar>(t, model_.query_columns());
+      e.shared.dq = memory_.template matrix<Scalar>(t, model_.query_columns());
+      e.query_norms = memory_.template matrix<Scalar>(1, t);
+    }
+    e.dembedded = memory_.template matrix<Scalar>(t, model_.hidden());
     e.shared.slices = slices_of(tokens, backend_.slices());
     e.shards.clear();
     for (const auto& slice : e.shared.slices) {
@@ -278,8 +309,13 @@ class TrainingPass {
       if (e.active) {
         for (auto& shard : e.shards[at]) {
           const Pass<Backend> pass{lane, memory_of(view, at), e.dropout};
-          model_.encoder.forward(pass, shard.part.tokens, items(), shard.cache, shard.part.rows(e.shared.y));
+          model_.encoder.forward(pass, shard.part.tokens, model().items(), shard.cache, shard.part.rows(e.shared.y));
           lane.fill(shard.part.rows(e.shared.dy), Scalar(0));
+          if (!Head::plain && e.predicts) {
+            model_.head().queries(lane, shard.part.rows(e.shared.y), shard.part.columns(e.query_norms),
+                                  shard.part.rows(e.shared.q));
+            lane.fill(shard.part.rows(e.shared.dq), Scalar(0));
+          }
         }
       }
       if (view == 0) {
@@ -309,14 +345,18 @@ class TrainingPass {
         }
         for (auto& shard : e.shards[at]) {
           const Pass<Backend> pass{lane, memory_of(view, at), e.dropout};
+          if (!Head::plain && e.predicts) {
+            model_.head().queries_backward(lane, shard.part.rows(e.shared.q), shard.part.columns(e.query_norms),
+                                           shard.part.rows(e.shared.dq), shard.part.rows(e.shared.dy));
+          }
           model_.encoder.backward(pass, shard.part.tokens, shard.cache, shard.part.rows(e.shared.dy),
-                                  encoder_gradient.of(s), shard.part.rows(e.shared.dembedded));
+                                  encoder_gradient.of(s), shard.part.rows(e.dembedded));
         }
       }
     });
     for (auto& e : encodings_) {
       if (e.active) {
-        items_gradient().add({e.shared.tokens.items, {}, e.shared.dembedded});
+        items_gradient().add({e.shared.tokens.items, {}, e.dembedded});
       }
     }
   }
@@ -329,6 +369,7 @@ class TrainingPass {
   std::size_t set_ = 0;
   std::array<Encoded, Views::size> encodings_;
   GradientTuple gradients_;
+  ScoredTable<Model> scored_;
   std::vector<std::vector<Out>> cleared_by_slice_;
   typename Backend::template Buffer<double> losses_;
 };

@@ -65,9 +65,9 @@ class TableGradient {
   using T = typename B::Scalar;
 
   TableGradient(const B& backend, const EmbeddingTable<B>& table)
-      : name_(table.name()),
-        values_(backend, table.rows(), table.cols()),
-        scatter_(backend, table.rows(), table.untrained()) {}
+      : TableGradient(backend, table.name(), table.rows(), table.cols(), table.untrained()) {}
+  TableGradient(const B& backend, std::string name, Index rows, Index cols, std::int32_t untrained)
+      : name_(std::move(name)), values_(backend, rows, cols), scatter_(backend, rows, untrained) {}
 
   TableGradient(TableGradient&&) = default;
   TableGradient& operator=(TableGradient&&) = delete;

@@ -108,11 +108,12 @@ class Recommender {
   };
 
   /// Throws DivergenceError if the model holds numbers that are not finite.
-  explicit Recommender(const Model& model, ScoreTable table = ScoreTable::compact) : model_(model) {
+  explicit Recommender(const Model& model, ScoreTable table = ScoreTable::compact)
+      : model_(model), scored_(model.scored_items()) {
     require_finite(model.backend(), model, "recommender");
     if constexpr (has_index) {
       if (table == ScoreTable::compact) {
-        index_ = ItemIndex(model.items());
+        index_ = ItemIndex(scored_.view());
       }
     }
   }
@@ -230,21 +231,21 @@ class Recommender {
     request.items.resize(static_cast<std::size_t>(users * k));
     request.found.resize(static_cast<std::size_t>(users));
     const auto frame = lane.workspace().frame();
-    const auto queries = lane.workspace().template matrix<Scalar>(users, model_.hidden());
-    model_.encode_last(lane, lane.stage(request.batch.view()), queries);
+    const auto queries = lane.workspace().template matrix<Scalar>(users, model_.query_columns());
+    model_.encode_query(lane, lane.stage(request.batch.view()), queries);
     const RankingRule rule{.seen = repeat ? RankingRule::Seen::keep : RankingRule::Seen::exclude,
                            .first = 1,
                            .last = static_cast<ItemId>(model_.item_count() + 1)};
     const auto offsets = lane.stage(std::span<const std::int32_t>(request.offsets));
     const auto seen = lane.stage(std::span<const ItemId>(request.seen));
     if constexpr (has_index) {
-      lane.top_k(rule, queries, model_.items(), index_, offsets, seen,
+      lane.top_k(rule, queries, scored_.view(), index_, offsets, seen,
                  MatrixView<Scalar>(request.scores.data(), users, k), request.items, request.found);
     } else {
       const auto scores = lane.workspace().template matrix<Scalar>(users, k);
       const auto items = lane.workspace().template array<ItemId>(users * k);
       const auto found = lane.workspace().template array<Index>(users);
-      lane.top_k(rule, queries, model_.items(), offsets, seen, scores, items, found);
+      lane.top_k(rule, queries, scored_.view(), offsets, seen, scores, items, found);
       lane.read(std::span<const Scalar>(scores.flat()), std::span<Scalar>(request.scores));
       lane.read(std::span<const ItemId>(items), std::span<ItemId>(request.items));
       lane.read(std::span<const Index>(found), std::span<Index>(request.found));
@@ -261,6 +262,7 @@ class Recommender {
   }
 
   const Model& model_;
+  ScoredItems<Backend> scored_;
   [[no_unique_address]] ItemIndex index_;  // of no items where it is not wanted
 };
 

@@ -1,0 +1,62 @@
+#pragma once
+
+#include "elcrec/core/concepts.hpp"
+#include "elcrec/core/error.hpp"
+#include "elcrec/head/scoring_head.hpp"
+#include "elcrec/nn/whole_gradient.hpp"
+
+namespace elcrec::inline ELCREC_TARGET {
+
+/// y · E[v] / (|y| |E[v]| τ): q = y / (|y| τ), P[v] = E[v] / |E[v]|. Each training step and each evaluation makes the
+/// table of unit rows once, V D scalars.
+template <Backend B>
+class CosineHead {
+ public:
+  using Backend = B;
+  using Scalar = typename B::Scalar;
+  using Lane = typename B::Lane;
+  using In = MatrixView<const Scalar>;
+  using Out = MatrixView<Scalar>;
+  using Gradient = WholeGradient<CosineHead>;
+  static constexpr bool plain = false;
+
+  explicit CosineHead(double temperature = 0.1) : temperature_(temperature) {
+    require(temperature > 0, "cosine head: found temperature ", temperature, ", expected a positive number");
+  }
+
+  [[nodiscard]] double temperature() const { return temperature_; }
+
+  [[nodiscard]] Index columns(Index hidden) const { return hidden; }
+  void prepare(Lane& lane, Index, In table, Out norms, Out prepared) const {
+    lane.normalize_rows(table, norms, prepared);
+  }
+  void queries(Lane& lane, In y, Out norms, Out q) const {
+    lane.normalize_rows(y, norms, q);
+    lane.scale(static_cast<Scalar>(1 / temperature_), q);
+  }
+  /// With u = q τ of unit length: dy += (du - u (u · du)) / |y|, du = dq / τ.
+  void queries_backward(Lane& lane, In q, In norms, Out dq, Out dy) const {
+    const auto frame = lane.workspace().frame();
+    const Out unit = lane.workspace().template matrix<Scalar>(q.rows(), q.cols());
+    lane.copy(q, unit);
+    lane.scale(static_cast<Scalar>(temperature_), unit);
+    lane.scale(static_cast<Scalar>(1 / temperature_), dq);
+    lane.normalize_rows_backward(unit, norms, dq, dq);
+    lane.add_scaled(Scalar(1), dq, dy);
+  }
+  void prepare_backward(Lane& lane, Index, In prepared, In norms, Out dprepared, CosineHead&, Out dtable) const {
+    lane.normalize_rows_backward(prepared, norms, dprepared, dprepared);
+    lane.add_scaled(Scalar(1), dprepared, dtable);
+  }
+
+  template <class To>
+  [[nodiscard]] CosineHead<To> remake(const To&) const {
+    return CosineHead<To>(temperature_);
+  }
+  static void visit_parameters(auto&, auto&&) {}
+
+ private:
+  double temperature_;
+};
+
+}  // namespace elcrec::inline ELCREC_TARGET
