@@ -9,7 +9,6 @@
 #include <vector>
 
 #include <Eigen/Core>
-#include <nlohmann/json.hpp>
 
 #pragma GCC poison vector_size
 

@@ -1,11 +1,15 @@
 #pragma once
 
 #include <cstddef>
+#include <initializer_list>
 #include <locale>
+#include <memory>
 #include <new>
+#include <ostream>
 #include <sstream>
 #include <stdexcept>
 #include <string>
+#include <type_traits>
 #include <utility>
 
 #include "elcrec/core/target.hpp"
@@ -59,20 +63,58 @@ class NoRoom : public std::bad_alloc {
 
 namespace elcrec::inline ELCREC_TARGET {
 
-/// Joins its arguments with operator<<.
-template <class... Parts>
-[[nodiscard]] std::string message(Parts&&... parts) {
+namespace detail {
+
+/// What operator<< writes of one value, whose type is forgotten: a message is joined by one function for all.
+struct MessagePart {
+  const void* value;
+  void (*write)(std::ostream& out, const void* value);
+};
+
+template <class T>
+[[nodiscard]] MessagePart message_part(const T& value) {
+  if constexpr (std::is_function_v<T>) {  // a manipulator such as std::fixed
+    return {reinterpret_cast<const void*>(&value),
+            [](std::ostream& out, const void* v) { out << *reinterpret_cast<T*>(const_cast<void*>(v)); }};
+  } else {
+    return {std::addressof(value), [](std::ostream& out, const void* v) { out << *static_cast<const T*>(v); }};
+  }
+}
+[[nodiscard]] inline MessagePart message_part(const char* text) {
+  return {text, [](std::ostream& out, const void* v) { out << static_cast<const char*>(v); }};
+}
+
+[[nodiscard]] inline std::string join(std::initializer_list<MessagePart> parts) {
   std::ostringstream out;
   out.imbue(std::locale::classic());  // a host's locale must not change numbers in messages
-  (out << ... << std::forward<Parts>(parts));
+  for (const MessagePart& part : parts) {
+    part.write(out, part.value);
+  }
   return std::move(out).str();
 }
 
+}  // namespace detail
+
+/// Joins its arguments with operator<<.
+template <class... Parts>
+[[nodiscard]] std::string message(const Parts&... parts) {
+  return detail::join({detail::message_part(parts)...});
+}
+
+namespace detail {
+
+template <class E>
+[[noreturn]] void fail(std::initializer_list<MessagePart> parts) {
+  throw E(join(parts));
+}
+
+}  // namespace detail
+
 /// Throws `E` with the joined message unless `holds`. The message is built only on failure.
 template <class E = ArgumentError, class First, class... Parts>
-void require(bool holds, First&& first, Parts&&... parts) {
+void require(bool holds, const First& first, const Parts&... parts) {
   if (!holds) [[unlikely]] {
-    throw E(message(std::forward<First>(first), std::forward<Parts>(parts)...));
+    detail::fail<E>({detail::message_part(first), detail::message_part(parts)...});
   }
 }
 

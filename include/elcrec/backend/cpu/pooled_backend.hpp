@@ -73,15 +73,10 @@ class PooledBackend {
   /// started.
   template <class F>
   void parallel_for(Index count, F&& f) const {
-    if (const auto turn = state_->pool.turn()) {
-      state_->pool.run(turn, count,
-                       [&](Index worker, Index i) { f(state_->lanes[static_cast<std::size_t>(worker)], i); });
-    } else {  // the pool's lanes are in use
-      Lane lane;
-      for (Index i = 0; i < count; ++i) {
-        f(lane, i);
-      }
-    }
+    using Function = std::remove_reference_t<F>;
+    run_tasks(
+        count, [](const void* g, Lane& lane, Index i) { (*static_cast<Function*>(const_cast<void*>(g)))(lane, i); },
+        std::addressof(f));
   }
 
   /// f(lane, begin, end) for blocks of `grain` that cover [0, count), in any order. The blocks do not depend on
@@ -93,6 +88,32 @@ class PooledBackend {
   }
 
  private:
+  /// One task of a region whose function is forgotten: a region takes some microseconds at least, a call through a
+  /// pointer a few nanoseconds, and the code of regions is compiled once.
+  using Task = void (*)(const void* function, Lane& lane, Index i);
+
+  void run_tasks(Index count, Task task, const void* function) const {
+    if (const auto turn = state_->pool.turn()) {
+      struct Region {
+        Task task;
+        const void* function;
+        Lane* lanes;
+      } region{task, function, state_->lanes.data()};
+      state_->pool.run(
+          turn, count,
+          [](void* r, Index worker, Index i) {
+            const auto& [run, f, lanes] = *static_cast<const Region*>(r);
+            run(f, lanes[worker], i);
+          },
+          &region);
+    } else {  // the pool's lanes are in use
+      Lane lane;
+      for (Index i = 0; i < count; ++i) {
+        task(function, lane, i);
+      }
+    }
+  }
+
   struct State {
     explicit State(CpuOptions options)
         : pool(options.threads), lanes(static_cast<std::size_t>(pool.threads())), slices(options.slices) {

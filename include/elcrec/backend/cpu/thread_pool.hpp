@@ -78,10 +78,11 @@ class ThreadPool {
     return Turn(std::unique_lock(one_run_, std::try_to_lock));
   }
 
-  /// f(worker, i) for i in [0, count), worker in [0, threads()). Rethrows the first exception of a task, after all
-  /// workers have stopped. Throws Error when threads cannot be started.
-  template <class F>
-  void run(const Turn&, Index count, F&& f) {
+  using Task = void (*)(void* context, Index worker, Index i);
+
+  /// task(context, worker, i) for i in [0, count), worker in [0, threads()). Rethrows the first exception of a task,
+  /// after all workers have stopped. Throws Error when threads cannot be started.
+  void run(const Turn&, Index count, Task task, void* context) {
     std::atomic<Index> next{0};
     std::exception_ptr failure;
     std::mutex failure_mutex;
@@ -91,7 +92,7 @@ class ThreadPool {
       const Run* const outer = std::exchange(current_, &run);
       try {
         for (Index i = next++; i < count; i = next++) {
-          f(worker, i);
+          task(context, worker, i);
         }
       } catch (...) {
         const std::lock_guard lock(failure_mutex);
