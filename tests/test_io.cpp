@@ -17,7 +17,6 @@
 
 #include <doctest/doctest.h>
 #include <fcntl.h>
-#include <nlohmann/json.hpp>
 #include <sys/file.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
@@ -26,8 +25,6 @@
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/io/atomic_file.hpp"
-#include "elcrec/io/json_object.hpp"
-#include "elcrec/io/json_reader.hpp"
 #include "elcrec/io/safetensors.hpp"
 #include "paths.hpp"
 
@@ -365,136 +362,6 @@ TEST_CASE("safetensors: a file's memory and time are in proportion to what it ca
   reading_takes("shape", "tensor \"w\" has more than 64 extents");
 }
 
-/// What a JsonReader tells of a text, as JSON without blanks; "refused" where it is none.
-std::string told(const std::string& text) {
-  struct Handler {
-    std::string out;
-    void begin() { out += out.empty() || out.back() == '[' || out.back() == '{' || out.back() == ':' ? "" : ","; }
-    void null() { add("null"); }
-    void boolean() { add("boolean"); }
-    void number(std::string_view number) { add(std::string(number)); }
-    void string(std::string&& value) { add(nlohmann::json(value).dump()); }
-    void key(std::string&& value) { add(nlohmann::json(value).dump()), out += ':'; }
-    void start_object() { add("{"); }
-    void end_object() { out += '}'; }
-    void start_array() { add("["); }
-    void end_array() { out += ']'; }
-    void add(const std::string& piece) { begin(), out += piece; }
-  } handler;
-  try {
-    el::detail::JsonReader(text, "text").read(handler);
-    return handler.out;
-  } catch (const el::FileError& error) {
-    CHECK(std::string_view(error.what()).starts_with("text: found "));
-    return "refused";
-  }
-}
-
-TEST_CASE("JSON: what is read is what nlohmann/json reads") {
-  CHECK(told(R"( {"a" : [1, -0.5e+3, 10E-2, true, null ] , "b":{"c":{}} } )") ==
-        R"({"a":[1,-0.5e+3,10E-2,boolean,null],"b":{"c":{}}})");
-  CHECK(told(R"("\"\\\/\b\f\n\r\t\u0041\u00e9\u20AC\ud83D\uDe00\u0000")") ==
-        nlohmann::json(std::string("\"\\/\b\f\n\r\tA\u00e9\u20ac\U0001F600\0", 19)).dump());
-  for (const char* text : {"",
-                           " ",
-                           "{",
-                           "[",
-                           "[1",
-                           "[1,",
-                           "[1,]",
-                           "[,1]",
-                           "{,}",
-                           R"({"a"})",
-                           R"({"a":})",
-                           R"({"a":1,})",
-                           R"({1:2})",
-                           "01",
-                           "-",
-                           "-a",
-                           "1.",
-                           ".5",
-                           "1e",
-                           "1e+",
-                           "+1",
-                           "0x1",
-                           "tru",
-                           "nul",
-                           "nulll",
-                           "True",
-                           "NaN",
-                           "\"",
-                           "\"\n\"",
-                           "\"\t\"",
-                           R"("\)",
-                           R"("\x")",
-                           R"("\u12")",
-                           R"("\u12g4")",
-                           R"("\ud800")",
-                           R"("\ud800\u0041")",
-                           R"("\udc00")",
-                           R"("\ud800\n")",
-                           "\"\x80\"",
-                           "\"\xC0\x80\"",
-                           "\"\xE0\x80\x80\"",
-                           "\"\xED\xA0\x80\"",
-                           "\"\xF0\x80\x80\x80\"",
-                           "\"\xF4\x90\x80\x80\"",
-                           "\"\xF5\x80\x80\x80\"",
-                           "\"\xE2\x82\"",
-                           "\"\xE2\"",
-                           "1 2",
-                           "{} {}",
-                           "[1}",
-                           "/**/1",
-                           "'a'",
-                           "[1\f]"}) {
-    CAPTURE(text);
-    CHECK_FALSE(nlohmann::json::accept(std::string(text)));
-    CHECK(told(text) == "refused");
-  }
-  // Every text that differs from these in one byte, by another of JSON's or by one that is in none.
-  const std::string bytes = "{}[]:,\"\\/0123456789-+.eEtrufalsn x\t\n\r\x01\x7F\x80\xBF\xC3\xE2\xFF";
-  for (const std::string good : {R"({"k":[0,12,-3.5e-7,true,null,"a\n\u00e9\\"],"":{"x":[]}})",
-                                 R"(["\ud83d\ude00","\/"])", "[\"\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80\"]"}) {
-    REQUIRE(told(good) != "refused");
-    for (std::size_t i = 0; i < good.size(); ++i) {
-      for (const char byte : bytes) {
-        std::string text = good;
-        text[i] = byte;
-        CAPTURE(text);
-        CHECK((told(text) != "refused") == nlohmann::json::accept(text));
-        text.insert(i, 1, good[i]);
-        CHECK((told(text) != "refused") == nlohmann::json::accept(text));
-        text.resize(i);
-        CHECK((told(text) != "refused") == nlohmann::json::accept(text));
-      }
-    }
-  }
-}
-
-TEST_CASE("JSON: what is written reads back, numbers to the same bits") {
-  std::string every(1, '\0');
-  for (char c = 1; c < 0x7F; ++c) {
-    every += c;
-  }
-  every += "\x7F\xC3\xA9\xE2\x82\xAC\xF0\x9F\x98\x80";
-  el::JsonObject object;
-  object.add(every, every);
-  CHECK(object.text() == nlohmann::json{{every, every}}.dump());
-  for (const double number : {0.0, -0.0, 1.0, -3.0, 0.1, 1e22, 1.5e300, 5e-324, 123456789.125, 1e-5, 2.5e-7}) {
-    el::JsonObject line;
-    line.add("x", number);
-    const auto read = nlohmann::json::parse(line.text()).at("x");
-    CHECK(read.is_number_float());
-    CHECK(std::memcmp(read.get_ptr<const double*>(), &number, sizeof(number)) == 0);
-  }
-  CHECK(el::JsonObject().add("x", HUGE_VAL).add("y", std::nan("")).text() == R"({"x":null,"y":null})");
-  for (const char* text : {"\xFF", "\xC0\x80", "a\xED\xA0\x80"}) {
-    CHECK_THROWS_WITH_AS(el::JsonObject().add("x", text), doctest::Contains("expected UTF-8"), el::ArgumentError);
-    CHECK_THROWS_AS(el::JsonObject().add(text, 1), el::ArgumentError);
-  }
-}
-
 TEST_CASE("safetensors: a malformed header is refused with the place and the expectation") {
   // Each is followed by 16 bytes of data.
   const std::string w = R"("w":{"dtype":"F32","shape":[4],"data_offsets":[0,16]})";
@@ -516,8 +383,7 @@ TEST_CASE("safetensors: a malformed header is refused with the place and the exp
     has(header_error("{" + w), "header is not valid JSON: ");
     has(header_error("{" + w + "} {}"), "header is not valid JSON: ");
     has(header_error("{\"\xFF\":1}"), "header is not valid JSON: ");
-    has(header_error(R"({"w":1e999})"), R"(tensor "w" is of type number)");
-    has(header_error(R"({"w":1e})"), "header is not valid JSON: found \"}\" at byte 7; expected a digit");
+    has(header_error(R"({"w":1e999})"), "header is not valid JSON: ");
     has(header_error(R"({"w":{"later":)" + std::string(100'000, '[')), "header nests deeper than 8 levels");
     has(header_error("{" + w + "," + w + "}"), R"(header has the key "w" twice; expected it once)");
     has(header_error("{" + w + R"(,"\u0077":{}})"), R"(header has the key "w" twice; expected it once)");

@@ -12,7 +12,7 @@ expect_property(INTERFACE_COMPILE_OPTIONS "")
 expect_property(INTERFACE_COMPILE_DEFINITIONS "")
 expect_property(INTERFACE_LINK_OPTIONS "")
 expect_property(INTERFACE_COMPILE_FEATURES "cxx_std_20")
-expect_property(INTERFACE_LINK_LIBRARIES "Eigen3::Eigen;Threads::Threads")
+expect_property(INTERFACE_LINK_LIBRARIES "Eigen3::Eigen;nlohmann_json::nlohmann_json;Threads::Threads")
 
 foreach(variable IN ITEMS CMAKE_CXX_FLAGS CMAKE_BUILD_TYPE CMAKE_CXX_COMPILER_LAUNCHER CMAKE_CXX_STANDARD)
   if(${variable})

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include <Eigen/Core>
+#include <nlohmann/json.hpp>
 
 #pragma GCC poison vector_size
 

@@ -18,6 +18,7 @@
 #include <variant>
 
 #include <Eigen/Core>
+#include <nlohmann/json.hpp>
 
 #define min(a, b) (((a) < (b)) ? (a) : (b))
 #define max(a, b) (((a) > (b)) ? (a) : (b))

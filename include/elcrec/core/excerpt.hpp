@@ -6,7 +6,6 @@
 #include <string_view>
 
 #include "elcrec/core/target.hpp"
-#include "elcrec/core/utf8.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -21,11 +20,21 @@ inline void append_escaped(std::string& text, char byte) {
 
 /// Bytes of the UTF-8 character that `text` begins with; 0 where it begins with none, or with a control character.
 [[nodiscard]] inline std::size_t printable_length(std::string_view text) {
-  const std::size_t length = utf8_length(text);
-  const auto byte = [&](std::size_t i) { return static_cast<unsigned char>(text[i]); };
-  const bool controls = (length == 1 && (byte(0) < 0x20 || byte(0) == 0x7F)) ||
-                        (length == 2 && byte(0) == 0xC2 && byte(1) < 0xA0);  // C2 80 to C2 9F control terminals too
-  return controls ? 0 : length;
+  const auto byte = [&](std::size_t i) { return i < text.size() ? static_cast<unsigned char>(text[i]) : 0U; };
+  const unsigned first = byte(0);
+  if (first < 0x80) {
+    return first >= 0x20 && first != 0x7F ? 1 : 0;
+  }
+  const std::size_t length = first >= 0xF0 ? 4 : first >= 0xE0 ? 3 : 2;
+  if (first < 0xC2 || first > 0xF4 || (first == 0xC2 && byte(1) < 0xA0)) {  // C2 80 to C2 9F control terminals too
+    return 0;
+  }
+  for (std::size_t i = 1; i < length; ++i) {
+    if (byte(i) < 0x80 || byte(i) > 0xBF) {
+      return 0;
+    }
+  }
+  return length;
 }
 
 /// What of a line may go to a terminal: its first `longest` bytes or so, with "..." for the rest, and with control

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <algorithm>
-#include <charconv>
 #include <cstddef>
 #include <cstdint>
 #include <functional>
@@ -11,14 +10,14 @@
 #include <set>
 #include <string>
 #include <string_view>
-#include <system_error>
 #include <utility>
 #include <vector>
+
+#include <nlohmann/json.hpp>
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
-#include "elcrec/io/json_reader.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -32,43 +31,54 @@ struct StoredTensor {
   std::uint64_t end = 0;
 };
 
-/// Takes the JSON header of a safetensors file apart while it is read, so that memory and time are in proportion to
-/// what the format allows to stand there. Every fault is a FileError with the file's name.
+/// Takes the JSON header of a safetensors file apart while nlohmann/json reads it, so that memory and time are in
+/// proportion to what the format allows to stand there. Every fault is a FileError with the file's name.
 class SafetensorsHeader {
  public:
+  using json = nlohmann::json;
+  // What nlohmann/json's SAX interface wants to know.
+  using number_integer_t = json::number_integer_t;
+  using number_unsigned_t = json::number_unsigned_t;
+  using number_float_t = json::number_float_t;
+  using string_t = json::string_t;
+  using binary_t = json::binary_t;
+
   /// `name` stands for the file in messages; `data_size` bytes follow the header.
   SafetensorsHeader(std::string_view name, std::uint64_t data_size) : name_(name), data_size_(data_size) {}
 
   void parse(std::string_view text) {
+    // nlohmann/json would skip a byte order mark and take a NUL for the end.
     expect(text.starts_with('{') && text.find('\0') == std::string_view::npos,
            "header is not a JSON object in plain text");
-    JsonReader(text, message(name_, ": header is not valid JSON")).read(*this);
+    json::sax_parse(text.begin(), text.end(), this);
     check_layout();
   }
 
   std::map<std::string, std::string> metadata;
   std::map<std::string, StoredTensor, std::less<>> tensors;
 
-  void null() const { value("null", "null"); }
-  void boolean() const { value("boolean", "boolean"); }
+  bool null() { return value("null", "null"); }
+  bool boolean(bool) { return value("boolean", "boolean"); }
+  bool number_integer(number_integer_t v) { return value("number", std::to_string(v)); }
+  bool number_float(number_float_t, const string_t& text) { return value("number", text); }
+  bool binary(binary_t&) { return value("binary", "binary"); }
 
-  void number(std::string_view text) {
-    std::uint64_t whole = 0;
-    const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), whole);
-    const bool is_whole = error == std::errc() && end == text.data() + text.size();
-    if (place_ == Place::shape && is_whole && std::in_range<Index>(whole)) {
+  bool number_unsigned(number_unsigned_t v) {
+    if (place_ == Place::shape && std::in_range<Index>(v)) {
       expect(tensor_.info.shape.size() < safetensors_rank_limit, "tensor \"", shown(key_), "\" has more than ",
              safetensors_rank_limit, " extents");
-      tensor_.info.shape.push_back(static_cast<Index>(whole));
-    } else if (place_ == Place::offsets && is_whole) {
-      expect(offsets_.size() < 2, malformed_offsets());
-      offsets_.push_back(whole);
-    } else {
-      value("number", text);
+      tensor_.info.shape.push_back(static_cast<Index>(v));
+      return true;
     }
+    if (place_ == Place::offsets) {
+      expect(offsets_.size() < 2, malformed_offsets());
+      offsets_.push_back(v);
+      return true;
+    }
+    return value("number", std::to_string(v));
   }
 
-  void string(std::string&& text) {
+  bool string(string_t& text) {
     if (place_ == Place::metadata) {
       metadata[key_] = std::move(text);
     } else if (place_ == Place::tensor && member_ == Member::dtype) {
@@ -77,11 +87,12 @@ class SafetensorsHeader {
              "\"; expected one of the format's, such as F32");
       tensor_.info.dtype = *dtype;
     } else {
-      value("string", "string");
+      return value("string", "string");
     }
+    return true;
   }
 
-  void start_object() {
+  bool start_object(std::size_t) {
     enter();
     switch (place_) {
       case Place::outside:
@@ -94,21 +105,22 @@ class SafetensorsHeader {
         break;
       default:
         if (!skips()) {
-          value("object", "object");
+          (void)value("object", "object");
         }
         place_ = Place::skipped;
     }
     open_.push_back(place_);
+    return true;
   }
 
-  void end_object() {
+  bool end_object() {
     if (place_ == Place::tensor) {
       add_tensor();
     }
-    leave();
+    return leave();
   }
 
-  void start_array() {
+  bool start_array(std::size_t) {
     enter();
     if (place_ == Place::tensor && member_ == Member::shape) {
       place_ = Place::shape;
@@ -117,23 +129,24 @@ class SafetensorsHeader {
       offsets_.clear();
     } else {
       if (!skips()) {
-        value("array", "array");
+        (void)value("array", "array");
       }
       place_ = Place::skipped;
     }
     open_.push_back(place_);
+    return true;
   }
 
-  void end_array() {
+  bool end_array() {
     if (place_ == Place::offsets) {
       expect(offsets_.size() == 2, malformed_offsets());
       tensor_.begin = offsets_[0];
       tensor_.end = offsets_[1];
     }
-    leave();
+    return leave();
   }
 
-  void key(std::string&& text) {
+  bool key(string_t& text) {
     const auto once = [&](bool first) {
       expect(first, "header has the key \"", shown(text), "\" twice; expected it once");
     };
@@ -155,6 +168,11 @@ class SafetensorsHeader {
         once(seen_.insert(member_).second);
       }
     }
+    return true;
+  }
+
+  bool parse_error(std::size_t, const std::string&, const json::exception& e) {
+    throw FileError(message(name_, ": header is not valid JSON: ", excerpt(e.what(), 200)));
   }
 
  private:
@@ -174,7 +192,7 @@ class SafetensorsHeader {
   }
 
   /// A value that nothing waits for: what there is of it in the format has been taken before.
-  void value(std::string_view type, std::string_view text) const {
+  bool value(std::string_view type, std::string_view text) const {
     switch (place_) {
       case Place::outside:
       case Place::skipped:
@@ -198,6 +216,7 @@ class SafetensorsHeader {
       case Place::offsets:
         expect(false, malformed_offsets());
     }
+    return true;
   }
 
   static std::string_view name_of(Member member) {
@@ -214,9 +233,10 @@ class SafetensorsHeader {
 
   void enter() const { expect(open_.size() < max_depth, "header nests deeper than ", max_depth, " levels"); }
 
-  void leave() {
+  bool leave() {
     open_.pop_back();
     place_ = open_.empty() ? Place::outside : open_.back();
+    return true;
   }
 
   void add_tensor() {

@@ -12,6 +12,8 @@
 #include <utility>
 #include <vector>
 
+#include <nlohmann/json.hpp>
+
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
@@ -109,8 +111,9 @@ class SafetensorsWriter {
         offset = range[1];
       }
       return header.text();
-    } catch (const ArgumentError& e) {
-      throw ArgumentError(message(path.string(), ": tensor names and metadata must be UTF-8: ", e.what()));
+    } catch (const nlohmann::json::exception& e) {
+      throw ArgumentError(
+          message(path.string(), ": tensor names and metadata must be UTF-8: ", detail::excerpt(e.what(), 200)));
     }
   }
 
