@@ -192,7 +192,7 @@ void attention(benchmark::State& state) {
   auto y = random(tokens, 64);
   const el::DropoutMask mask({1, 1, 1}, state.range(0) != 0 ? 0.5 : 0.0);
   run(state,
-      [&](Lane& lane) { lane.attention(view, 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), y.view()); });
+      [&](Lane& lane) { attention(lane, view, 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), y.view()); });
   flops(state, attention_flops);
 }
 BENCHMARK(attention)->ArgName("dropout")->Arg(0)->Arg(1)->UseManualTime();
@@ -206,7 +206,7 @@ void attention_backward(benchmark::State& state) {
   auto dqkv = random(tokens, 192);
   const el::DropoutMask mask({1, 1, 1}, 0.5);
   run(state, [&](Lane& lane) {
-    lane.attention_backward(view, 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), dy.view(), dqkv.view());
+    attention_backward(lane, view, 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), dy.view(), dqkv.view());
   });
   flops(state, 2 * attention_flops);
 }
@@ -220,7 +220,7 @@ void layer_norm(benchmark::State& state) {
   auto rstd = random(1, tokens);
   auto y = random(tokens, 64);
   run(state, [&](Lane& lane) {
-    lane.layer_norm(x.view(), gamma.view(), beta.view(), 1e-12F, normalised.view(), rstd.view(), y.view());
+    layer_norm(lane, x.view(), gamma.view(), beta.view(), 1e-12F, normalised.view(), rstd.view(), y.view());
   });
   floats(state, tokens * 64, 3);
 }
@@ -237,8 +237,8 @@ void add_norm(benchmark::State& state) {
   auto y = random(tokens, 64);
   const el::DropoutMask mask({1, 1, 1}, 0.5);
   run(state, [&](Lane& lane) {
-    lane.add_norm(view, mask, x.view(), gamma.view(), residual.view(), gamma.view(), gamma.view(), 1e-12F,
-                  normalised.view(), rstd.view(), y.view());
+    add_norm(lane, view, mask, x.view(), gamma.view(), residual.view(), gamma.view(), gamma.view(), 1e-12F,
+             normalised.view(), rstd.view(), y.view());
   });
   floats(state, tokens * 64, 4);
 }
@@ -257,8 +257,8 @@ void add_norm_backward(benchmark::State& state) {
   const el::DropoutMask mask({1, 1, 1}, 0.5);
   const auto sum = [&](Index i) { return sums.view().slice_rows(i, i + 1); };
   run(state, [&](Lane& lane) {
-    lane.add_norm_backward(view, mask, normalised.view(), rstd.view(), gamma.view(), dy.view(), ds.view(), dx.view(),
-                           sum(0), sum(1), sum(2));
+    add_norm_backward(lane, view, mask, normalised.view(), rstd.view(), gamma.view(), dy.view(), ds.view(), dx.view(),
+                      sum(0), sum(1), sum(2));
   });
   floats(state, tokens * 64, 4);
 }
@@ -268,7 +268,7 @@ void bias_gelu(benchmark::State& state) {
   const auto x = random(tokens, 256);
   const auto b = random(1, 256);
   auto y = random(tokens, 256);
-  run(state, [&](Lane& lane) { lane.bias_gelu(x.view(), b.view(), y.view()); });
+  run(state, [&](Lane& lane) { bias_gelu(lane, x.view(), b.view(), y.view()); });
   floats(state, tokens * 256, 2);
 }
 BENCHMARK(bias_gelu)->UseManualTime();
@@ -278,7 +278,7 @@ void dropout(benchmark::State& state) {
   const auto view = batch.staging.view();
   auto x = random(tokens, 64);
   const el::DropoutMask mask({1, 1, 1}, 0.5);
-  run(state, [&](Lane& lane) { lane.dropout(view, mask, x.view()); });
+  run(state, [&](Lane& lane) { dropout(lane, view, mask, x.view()); });
   floats(state, tokens * 64, 2);
 }
 BENCHMARK(dropout)->UseManualTime();
@@ -288,7 +288,7 @@ void nearest_center(benchmark::State& state) {
   const auto x = random(tokens, 64);
   const auto centers = random(k, 64);
   auto ids = gpu().allocate<std::int32_t>(tokens);
-  run(state, [&](Lane& lane) { lane.nearest(x.view(), centers.view(), {ids.data(), tokens}); });
+  run(state, [&](Lane& lane) { nearest_rows(lane, x.view(), centers.view(), {ids.data(), tokens}); });
   flops(state, 2.0 * tokens * 64 * static_cast<double>(k));
 }
 BENCHMARK(nearest_center)->RangeMultiplier(8)->Range(256, 1 << 14)->UseManualTime();
@@ -299,7 +299,7 @@ void exponentials(benchmark::State& state) {
   auto logits = random(rows, items);
   auto largest = random(1, rows);
   auto sums = random(1, rows);
-  run(state, [&](Lane& lane) { lane.exponentials(logits.view(), largest.view(), sums.view()); });
+  run(state, [&](Lane& lane) { exponentials(lane, logits.view(), largest.view(), sums.view()); });
   floats(state, rows * items, 2);
 }
 BENCHMARK(exponentials)->UseManualTime();
@@ -313,7 +313,7 @@ void adam(benchmark::State& state) {
   const el::AdamStep step{
       .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 1e-3};
   const el::AdamSlot<float> slot{p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat()};
-  run(state, [&](Lane& lane) { lane.adam(step, std::span(&slot, 1), 0, n); });
+  run(state, [&](Lane& lane) { adam(lane, step, std::span(&slot, 1), 0, n); });
   floats(state, static_cast<double>(n), 7);
 }
 BENCHMARK(adam)->Arg(1 << 14)->Arg(12103 * 64)->UseManualTime();
@@ -331,8 +331,8 @@ void top_20(benchmark::State& state) {
   const auto nothing_seen = gpu().allocate<std::int32_t>(2);
   const el::RankingRule rule{.first = 1, .last = static_cast<el::ItemId>(items)};
   run(state, [&](Lane& lane) {
-    lane.top_k(rule, query.view(), el::MatrixView<const Element>(table.data(), items, 64), {nothing_seen.data(), 2}, {},
-               scores.view(), {best.data(), 20}, {found.data(), 1});
+    top_k(lane, rule, query.view(), el::MatrixView<const Element>(table.data(), items, 64), {nothing_seen.data(), 2},
+          {}, scores.view(), {best.data(), 20}, {found.data(), 1});
   });
   bytes(state, static_cast<double>(items) * 64 * sizeof(Element));
 }

@@ -124,7 +124,7 @@ void attention(benchmark::State& state) {
   auto y = s.random(tokens, 64);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, state.range(0) != 0 ? 0.5 : 0.0);
   for (auto _ : state) {
-    s.lane.attention(s.batch.view(), 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), y.view());
+    attention(s.lane, s.batch.view(), 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), y.view());
   }
   flops(state, 4.0 * tokens * 50 * 64);
 }
@@ -139,8 +139,8 @@ void attention_backward(benchmark::State& state) {
   auto dqkv = s.random(tokens, 192);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
   for (auto _ : state) {
-    s.lane.attention_backward(s.batch.view(), 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), dy.view(),
-                              dqkv.view());
+    attention_backward(s.lane, s.batch.view(), 2, el::AttentionMask::causal, mask, qkv.view(), p.view(), dy.view(),
+                       dqkv.view());
   }
   flops(state, 8.0 * tokens * 50 * 64);
 }
@@ -155,7 +155,7 @@ void layer_norm(benchmark::State& state) {
   auto rstd = s.random(1, tokens);
   auto y = s.random(tokens, 64);
   for (auto _ : state) {
-    s.lane.layer_norm(x.view(), gamma.view(), gamma.view(), 1e-12F, hat.view(), rstd.view(), y.view());
+    layer_norm(s.lane, x.view(), gamma.view(), gamma.view(), 1e-12F, hat.view(), rstd.view(), y.view());
   }
   floats(state, tokens * 64, 3);
 }
@@ -172,8 +172,8 @@ void add_norm(benchmark::State& state) {
   auto y = s.random(tokens, 64);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
   for (auto _ : state) {
-    s.lane.add_norm(s.batch.view(), mask, x.view(), gamma.view(), residual.view(), gamma.view(), gamma.view(), 1e-12F,
-                    hat.view(), rstd.view(), y.view());
+    add_norm(s.lane, s.batch.view(), mask, x.view(), gamma.view(), residual.view(), gamma.view(), gamma.view(), 1e-12F,
+             hat.view(), rstd.view(), y.view());
   }
   floats(state, tokens * 64, 4);
 }
@@ -192,8 +192,8 @@ void add_norm_backward(benchmark::State& state) {
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
   const auto sum = [&](Index i) { return sums.view().slice_rows(i, i + 1); };
   for (auto _ : state) {
-    s.lane.add_norm_backward(s.batch.view(), mask, hat.view(), rstd.view(), gamma.view(), dy.view(), ds.view(),
-                             dx.view(), sum(0), sum(1), sum(2));
+    add_norm_backward(s.lane, s.batch.view(), mask, hat.view(), rstd.view(), gamma.view(), dy.view(), ds.view(),
+                      dx.view(), sum(0), sum(1), sum(2));
   }
   floats(state, tokens * 64, 4);
 }
@@ -206,7 +206,7 @@ void bias_gelu(benchmark::State& state) {
   const auto b = s.random(1, 256);
   auto y = s.random(tokens, 256);
   for (auto _ : state) {
-    s.lane.bias_gelu(x.view(), b.view(), y.view());
+    bias_gelu(s.lane, x.view(), b.view(), y.view());
   }
   floats(state, tokens * 256, 2);
 }
@@ -218,7 +218,7 @@ void dropout(benchmark::State& state) {
   auto x = s.random(tokens, 64);
   const el::DropoutMask mask(el::RandomStream{1, 2, 3}, 0.5);
   for (auto _ : state) {
-    s.lane.dropout(s.batch.view(), mask, x.view());
+    dropout(s.lane, s.batch.view(), mask, x.view());
   }
   floats(state, tokens * 64, 2);
 }
@@ -231,7 +231,7 @@ void nearest_center(benchmark::State& state) {
   const auto centers = s.random(state.range(0), 64);
   std::vector<std::int32_t> ids(tokens);
   for (auto _ : state) {
-    s.lane.nearest(x.view(), centers.view(), ids);
+    nearest_rows(s.lane, x.view(), centers.view(), ids);
   }
   flops(state, 2.0 * tokens * 64 * static_cast<double>(state.range(0)));
 }
@@ -291,7 +291,7 @@ void exponentials(benchmark::State& state) {
   auto sums = s.random(1, 320);
   for (auto _ : state) {
     s.lane.copy(fresh.view(), logits.view());
-    s.lane.exponentials(logits.view(), largest.view(), sums.view());
+    exponentials(s.lane, logits.view(), largest.view(), sums.view());
   }
   floats(state, 320 * 256, 4);
 }
@@ -309,7 +309,7 @@ void adam(benchmark::State& state) {
       .rate = 1e-3, .beta1 = 0.9, .beta2 = 0.999, .epsilon = 1e-8, .correction1 = 0.1, .correction2 = 0.001};
   const el::AdamSlot<float> slot{p.view().flat(), g.view().flat(), m.view().flat(), v.view().flat()};
   for (auto _ : state) {
-    s.lane.adam(step, std::span(&slot, 1), 0, n);
+    adam(s.lane, step, std::span(&slot, 1), 0, n);
   }
   floats(state, n, 7);
 }
@@ -363,8 +363,8 @@ void top_20_of(benchmark::State& state) {
   const std::vector<std::int32_t> nothing{0, 0};
   const el::RankingRule rule{.first = 1, .last = static_cast<el::ItemId>(items)};
   for (auto _ : state) {
-    s.lane.top_k(rule, query.view(), el::MatrixView<const Element>(table.data(), items, 64), nothing, {}, scores.view(),
-                 best, {&found, 1});
+    top_k(s.lane, rule, query.view(), el::MatrixView<const Element>(table.data(), items, 64), nothing, {},
+          scores.view(), best, {&found, 1});
     benchmark::DoNotOptimize(best.data());
   }
   bytes(state, static_cast<double>(items) * 64 * sizeof(Element));

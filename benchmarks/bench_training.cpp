@@ -248,8 +248,8 @@ void top_20_million(benchmark::State& state) {
   const std::vector<std::int32_t> nothing_seen{0, 0};
   const el::RankingRule rule{.first = 0, .last = static_cast<el::ItemId>(items)};
   for (auto _ : state) {
-    lane.top_k(rule, {query.data(), 1, 64}, el::MatrixView<const Element>(table.data(), items, 64), nothing_seen, {},
-               {scores.data(), 1, 20}, best, {&found, 1});
+    top_k(lane, rule, {query.data(), 1, 64}, el::MatrixView<const Element>(table.data(), items, 64), nothing_seen, {},
+          {scores.data(), 1, 20}, best, {&found, 1});
     benchmark::DoNotOptimize(best.data());
   }
   ceilings::bytes(state, static_cast<double>(items) * 64 * sizeof(Element));
@@ -271,7 +271,7 @@ void top_20_million_index(benchmark::State& state) {
   const std::vector<std::int32_t> nothing_seen{0, 0};
   const el::RankingRule rule{.first = 0, .last = static_cast<el::ItemId>(items)};
   for (auto _ : state) {
-    lane.top_k(rule, {query.data(), 1, 64}, view, index, nothing_seen, {}, {scores.data(), 1, 20}, best, {&found, 1});
+    top_k(lane, rule, {query.data(), 1, 64}, view, index, nothing_seen, {}, {scores.data(), 1, 20}, best, {&found, 1});
     benchmark::DoNotOptimize(best.data());
   }
   ceilings::bytes(state, static_cast<double>(index.size()));

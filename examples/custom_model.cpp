@@ -53,14 +53,14 @@ class RunningMeanEncoder {
     const el::Index d = hidden();
     cache = {pass.keep(t, 3 * d), pass.keep(t, tokens.longest), pass.keep(t, 2 * d), pass.keep(t, d), pass.keep(t, d)};
     const auto e = cache.both.slice_cols(0, d);
-    pass.lane.embed(tokens, table, positions_.view(), y);
+    embed(pass.lane, tokens, table, positions_.view(), y);
     pass.lane.copy(y, e);
     pass.lane.fill(cache.qkv, T(0));
     pass.lane.copy(y, cache.qkv.slice_cols(2 * d, 3 * d));
-    pass.lane.attention(tokens, 1, el::AttentionMask::causal, {}, cache.qkv, cache.probabilities, cache.c);
+    attention(pass.lane, tokens, 1, el::AttentionMask::causal, {}, cache.qkv, cache.probabilities, cache.c);
     pass.lane.copy(cache.c, cache.both.slice_cols(d, 2 * d));
     join_.forward_without_bias(pass.lane, cache.both, cache.c);
-    pass.lane.bias_gelu(cache.c, join_.bias.view(), cache.activated);
+    bias_gelu(pass.lane, cache.c, join_.bias.view(), cache.activated);
     out_.forward(pass.lane, cache.activated, y);
     pass.lane.add_scaled(T(1), e, y);
   }
@@ -77,15 +77,16 @@ class RunningMeanEncoder {
     const auto dqkv = pass.scratch(t, 3 * d);
     out_.accumulate(pass.lane, cache.activated, dy, gradient.out_);
     out_.input_gradient(pass.lane, dy, dc, el::Write::replace);
-    pass.lane.bias_gelu_backward(cache.c, join_.bias.view(), dc, again, dc);
+    bias_gelu_backward(pass.lane, cache.c, join_.bias.view(), dc, again, dc);
     join_.accumulate(pass.lane, cache.both, dc, gradient.join_);
     join_.input_gradient(pass.lane, dc, dboth, el::Write::replace);
     pass.lane.copy(dboth.slice_cols(d, 2 * d), dmean);
-    pass.lane.attention_backward(tokens, 1, el::AttentionMask::causal, {}, cache.qkv, cache.probabilities, dmean, dqkv);
+    attention_backward(pass.lane, tokens, 1, el::AttentionMask::causal, {}, cache.qkv, cache.probabilities, dmean,
+                       dqkv);
     pass.lane.copy(dy, dembedded);
     pass.lane.add_scaled(T(1), dboth.slice_cols(0, d), dembedded);
     pass.lane.add_scaled(T(1), dqkv.slice_cols(2 * d, 3 * d), dembedded);
-    pass.lane.position_gradient(tokens, dembedded, gradient.positions_.view());
+    position_gradient(pass.lane, tokens, dembedded, gradient.positions_.view());
   }
 
   static void visit_parameters(auto& self, auto&& visitor) {

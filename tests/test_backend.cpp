@@ -249,6 +249,104 @@ TEST_CASE_TEMPLATE("elementwise operations", B, EVERY_BACKEND) {
   }
 }
 
+TEST_CASE_TEMPLATE("elementwise products", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  for (const Index rows : {0, 1, 3, 65}) {
+    for (const Index cols : sizes) {
+      auto x = suite.matrix(rows, cols);
+      auto z = suite.matrix(rows, cols);
+      auto y = suite.matrix(rows, cols);
+      for (const auto write : both_writes) {
+        suite.run([&](auto& lane, auto on) { lane.multiply_elementwise(x(on), z(on), y(on), write); });
+        y.check();
+        suite.run([&](auto& lane, auto on) { lane.multiply_elementwise(x(on), y(on), y(on), write); });
+        y.check();
+      }
+    }
+  }
+}
+
+TEST_CASE_TEMPLATE("activations", B, EVERY_BACKEND) {
+  Suite<B> suite;
+  const auto check = [&](auto forward, auto backward, bool from_output) {
+    for (const double deviation : {1e-3, 1.0, 30.0}) {
+      for (const Index cols : sizes) {
+        auto x = suite.matrix(5, cols, deviation);
+        auto y = suite.matrix(5, cols);
+        auto dy = suite.matrix(5, cols);
+        auto dx = suite.matrix(5, cols);
+        suite.run([&](auto& lane, auto on) {
+          lane.fill(x(on).slice_rows(2, 3), scalar_of(lane, 0));
+          forward(lane, x(on), y(on));
+          backward(lane, from_output ? y(on) : x(on), dy(on), dx(on));
+        });
+        y.check();
+        dx.check();
+        suite.run([&](auto& lane, auto on) {  // in place
+          backward(lane, from_output ? y(on) : x(on), dy(on), dy(on));
+          forward(lane, x(on), x(on));
+        });
+        dy.check();
+        x.check();
+      }
+    }
+    auto none = suite.matrix(0, 7);
+    suite.run([&](auto& lane, auto on) { forward(lane, none(on), none(on)); });
+    auto extreme = Both<B>(suite.backend, 1, 6, {-1000, -90, -0.0, 0.0, 90, 1000});
+    auto ones = Both<B>(suite.backend, 1, 6, std::vector<double>(6, 1.0));
+    suite.run([&](auto& lane, auto on) {
+      if (from_output) {
+        forward(lane, extreme(on), extreme(on));
+        backward(lane, extreme(on), ones(on), ones(on));
+      } else {
+        backward(lane, extreme(on), ones(on), ones(on));
+        forward(lane, extreme(on), extreme(on));
+      }
+    });
+    extreme.check();
+    ones.check();
+  };
+  check([](auto& lane, auto x, auto y) { sigmoid(lane, x, y); },
+        [](auto& lane, auto y, auto dy, auto dx) { sigmoid_backward(lane, y, dy, dx); }, true);
+  check([](auto& lane, auto x, auto y) { tanh(lane, x, y); },
+        [](auto& lane, auto y, auto dy, auto dx) { tanh_backward(lane, y, dy, dx); }, true);
+  check([](auto& lane, auto x, auto y) { relu(lane, x, y); },
+        [](auto& lane, auto y, auto dy, auto dx) { relu_backward(lane, y, dy, dx); }, true);
+  check([](auto& lane, auto x, auto y) { silu(lane, x, y); },
+        [](auto& lane, auto x, auto dy, auto dx) { silu_backward(lane, x, dy, dx); }, false);
+}
+
+TEST_CASE("the gradients of the activations are those of central differences") {
+  el::ReferenceLane<double> lane;
+  constexpr double h = 1e-5;
+  std::array<double, 7> x{-3, -0.9, -0.1, 0.05, 0.4, 1.5, 4};
+  constexpr auto n = static_cast<Index>(x.size());
+  const auto check = [&](auto forward, auto backward, bool from_output) {
+    std::array<double, 7> low, high, y, dx;
+    std::array<double, 7> dy{1, -2, 0.5, 3, -1, 2, 1};
+    const auto view = [](auto& values) { return el::MatrixView<double>(values.data(), 1, n); };
+    const auto shifted = [&](double by, auto& out) {
+      std::transform(x.begin(), x.end(), out.begin(), [by](double v) { return v + by; });
+      forward(lane, view(out), view(out));
+    };
+    shifted(-h, low);
+    shifted(h, high);
+    shifted(0, y);
+    backward(lane, view(from_output ? y : x), view(dy), view(dx));
+    for (std::size_t i = 0; i < x.size(); ++i) {
+      CHECK(dx[i] == doctest::Approx(dy[i] * (high[i] - low[i]) / (2 * h)).epsilon(1e-8));
+    }
+  };
+  check([](auto& l, auto in, auto out) { sigmoid(l, in, out); },
+        [](auto& l, auto y, auto dy, auto dx) { sigmoid_backward(l, y, dy, dx); }, true);
+  check([](auto& l, auto in, auto out) { tanh(l, in, out); },
+        [](auto& l, auto y, auto dy, auto dx) { tanh_backward(l, y, dy, dx); }, true);
+  check([](auto& l, auto in, auto out) { relu(l, in, out); },
+        [](auto& l, auto y, auto dy, auto dx) { relu_backward(l, y, dy, dx); }, true);
+  check([](auto& l, auto in, auto out) { silu(l, in, out); },
+        [](auto& l, auto in, auto dy, auto dx) { silu_backward(l, in, dy, dx); }, false);
+}
+
 TEST_CASE_TEMPLATE("sums", B, EVERY_BACKEND) {
   Suite<B> suite;
   for (const Index rows : {0, 1, 7, 64}) {
@@ -323,8 +421,8 @@ TEST_CASE_TEMPLATE("embedding", B, EVERY_BACKEND) {
       auto y = suite.matrix(t, d);
       auto dpositions = suite.matrix(batch.view().max_length, d);
       suite.run([&](auto& lane, auto on) {
-        lane.embed(suite.tokens(batch, on), table(on), positions(on), y(on));
-        lane.position_gradient(suite.tokens(batch, on), y(on), dpositions(on));
+        embed(lane, suite.tokens(batch, on), table(on), positions(on), y(on));
+        position_gradient(lane, suite.tokens(batch, on), y(on), dpositions(on));
       });
       y.check();
       dpositions.check();
@@ -346,7 +444,7 @@ TEST_CASE_TEMPLATE("layer norm", B, EVERY_BACKEND) {
       auto rstd = suite.dense(1, rows);
       auto y = suite.matrix(rows, d);
       suite.run([&](auto& lane, auto on) {
-        lane.layer_norm(x(on), gamma(on), beta(on), scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
+        layer_norm(lane, x(on), gamma(on), beta(on), scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
       });
       // Two numbers close to each other lose digits in the difference, whatever the implementation.
       const double factor = d < 8 ? 50 : 1;
@@ -359,8 +457,8 @@ TEST_CASE_TEMPLATE("layer norm", B, EVERY_BACKEND) {
       auto dgamma = suite.dense(1, d);
       auto dbeta = suite.dense(1, d);
       suite.run([&](auto& lane, auto on) {
-        lane.layer_norm_backward(normalised(on), rstd(on), gamma(on), dy(on), dx(on), dgamma(on), dbeta(on));
-        lane.layer_norm_backward(normalised(on), rstd(on), gamma(on), dy(on), dy(on), dgamma(on), dbeta(on));
+        layer_norm_backward(lane, normalised(on), rstd(on), gamma(on), dy(on), dx(on), dgamma(on), dbeta(on));
+        layer_norm_backward(lane, normalised(on), rstd(on), gamma(on), dy(on), dy(on), dgamma(on), dbeta(on));
       });
       dx.check(factor);
       dy.check(factor);
@@ -385,8 +483,8 @@ TEST_CASE_TEMPLATE("layer norm of a row without variance gives the bias, and pas
     auto dgamma = suite.dense(1, d);
     auto dbeta = suite.dense(1, d);
     suite.run([&](auto& lane, auto on) {
-      lane.layer_norm(x(on), gamma(on), beta(on), scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
-      lane.layer_norm_backward(normalised(on), rstd(on), gamma(on), dy(on), dx(on), dgamma(on), dbeta(on));
+      layer_norm(lane, x(on), gamma(on), beta(on), scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
+      layer_norm_backward(lane, normalised(on), rstd(on), gamma(on), dy(on), dx(on), dgamma(on), dbeta(on));
     });
     for (auto* result : {&normalised, &rstd, &y, &dx, &dgamma, &dbeta}) {
       result->check();
@@ -412,8 +510,8 @@ TEST_CASE_TEMPLATE("residual, dropout and layer norm", B, EVERY_BACKEND) {
     auto y = suite.matrix(rows, d);
     const auto or_none = [biased](auto view) { return biased ? view : decltype(view)(); };
     suite.run([&](auto& lane, auto on) {
-      lane.add_norm(suite.tokens(batch, on), mask, x(on), or_none(bias(on)), residual(on), gamma(on), beta(on),
-                    scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
+      add_norm(lane, suite.tokens(batch, on), mask, x(on), or_none(bias(on)), residual(on), gamma(on), beta(on),
+               scalar_of(lane, 1e-12), normalised(on), rstd(on), y(on));
     });
     const double factor = d < 8 ? 50 : 1;
     normalised.check(factor);
@@ -428,8 +526,8 @@ TEST_CASE_TEMPLATE("residual, dropout and layer norm", B, EVERY_BACKEND) {
     auto db = suite.dense(1, d);
     suite.run([&](auto& lane, auto on) {
       for (const auto& into : {ds(on), dy(on)}) {
-        lane.add_norm_backward(suite.tokens(batch, on), mask, normalised(on), rstd(on), gamma(on), dy(on), into, dx(on),
-                               dgamma(on), dbeta(on), or_none(db(on)));
+        add_norm_backward(lane, suite.tokens(batch, on), mask, normalised(on), rstd(on), gamma(on), dy(on), into,
+                          dx(on), dgamma(on), dbeta(on), or_none(db(on)));
       }
     });
     ds.check(factor);
@@ -464,11 +562,11 @@ TEST_CASE_TEMPLATE("bias and gelu", B, EVERY_BACKEND) {
         auto y = suite.matrix(rows, d);
         auto dy = suite.matrix(rows, d);
         auto dx = suite.matrix(rows, d);
-        suite.run([&](auto& lane, auto on) { lane.bias_gelu(x(on), bias(on), y(on)); });
+        suite.run([&](auto& lane, auto on) { bias_gelu(lane, x(on), bias(on), y(on)); });
         y.check();
         suite.run([&](auto& lane, auto on) {
-          lane.bias_gelu_backward(x(on), bias(on), dy(on), y(on), dx(on));
-          lane.bias_gelu_backward(x(on), bias(on), dy(on), y(on), dy(on));
+          bias_gelu_backward(lane, x(on), bias(on), dy(on), y(on), dx(on));
+          bias_gelu_backward(lane, x(on), bias(on), dy(on), y(on), dy(on));
         });
         y.check();
         dx.check();
@@ -486,7 +584,7 @@ TEST_CASE_TEMPLATE("dropout", B, EVERY_BACKEND) {
     for (const Index d : sizes) {
       for (const auto& mask : {half, most, el::DropoutMask()}) {
         auto x = suite.matrix(batch.tokens(), d);
-        suite.run([&](auto& lane, auto on) { lane.dropout(suite.tokens(batch, on), mask, x(on)); });
+        suite.run([&](auto& lane, auto on) { dropout(lane, suite.tokens(batch, on), mask, x(on)); });
         x.check();
       }
     }
@@ -518,7 +616,7 @@ TEST_CASE_TEMPLATE("attention", B, EVERY_BACKEND) {
           // Columns behind a shorter sequence are nobody's.
           suite.run([&](auto& lane, auto on) {
             lane.fill(p(on), scalar_of(lane, 0));
-            lane.attention(suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), context(on));
+            attention(lane, suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), context(on));
           });
           const double factor =
               shape.deviation > 1 ? 10 : 1;  // scores up to 100, whose error the exponential multiplies
@@ -527,8 +625,8 @@ TEST_CASE_TEMPLATE("attention", B, EVERY_BACKEND) {
           auto dcontext = suite.matrix(t, d);
           auto dqkv = suite.matrix(t, 3 * d);
           suite.run([&](auto& lane, auto on) {
-            lane.attention_backward(suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), dcontext(on),
-                                    dqkv(on));
+            attention_backward(lane, suite.tokens(batch, on), heads, visible, mask, qkv(on), p(on), dcontext(on),
+                               dqkv(on));
           });
           dqkv.check(factor);
         }
@@ -551,14 +649,14 @@ TEST_CASE_TEMPLATE("attention of long sequences and wide heads", B, EVERY_BACKEN
       auto context = suite.dense(t, d);
       suite.run([&](auto& lane, auto on) {
         lane.fill(p(on), scalar_of(lane, 0));
-        lane.attention(suite.tokens(batch, on), 1, visible, half, qkv(on), p(on), context(on));
+        attention(lane, suite.tokens(batch, on), 1, visible, half, qkv(on), p(on), context(on));
       });
       p.check(10);
       context.check(10);
       auto dcontext = suite.dense(t, d);
       auto dqkv = suite.dense(t, 3 * d);
       suite.run([&](auto& lane, auto on) {
-        lane.attention_backward(suite.tokens(batch, on), 1, visible, half, qkv(on), p(on), dcontext(on), dqkv(on));
+        attention_backward(lane, suite.tokens(batch, on), 1, visible, half, qkv(on), p(on), dcontext(on), dqkv(on));
       });
       dqkv.check(10);
     }
@@ -576,7 +674,7 @@ TEST_CASE_TEMPLATE("attention is not disturbed by a hidden key with an enormous 
   auto context = suite.dense(3, 1);
   suite.run([&](auto& lane, auto on) {
     lane.fill(p(on), scalar_of(lane, 0));
-    lane.attention(suite.tokens(batch, on), 1, AttentionMask::bidirectional, {}, qkv(on), p(on), context(on));
+    attention(lane, suite.tokens(batch, on), 1, AttentionMask::bidirectional, {}, qkv(on), p(on), context(on));
   });
   p.check();
   context.check();
@@ -597,18 +695,18 @@ TEST_CASE_TEMPLATE("pooling", B, EVERY_BACKEND) {
       auto concat = suite.matrix(s, wide);
       suite.run([&](auto& lane, auto on) {
         const auto tokens = suite.tokens(batch, on);
-        lane.mean_pool(tokens, x(on), mean(on));
-        lane.last_pool(tokens, x(on), last(on));
-        lane.concat_pool(tokens, x(on), concat(on));
+        mean_pool(lane, tokens, x(on), mean(on));
+        last_pool(lane, tokens, x(on), last(on));
+        concat_pool(lane, tokens, x(on), concat(on));
       });
       mean.check();
       last.check(0);
       concat.check(0);
       suite.run([&](auto& lane, auto on) {
         const auto tokens = suite.tokens(batch, on);
-        lane.mean_pool_backward(tokens, mean(on), x(on));
-        lane.last_pool_backward(tokens, last(on), x(on));
-        lane.concat_pool_backward(tokens, concat(on), x(on));
+        mean_pool_backward(lane, tokens, mean(on), x(on));
+        last_pool_backward(lane, tokens, last(on), x(on));
+        concat_pool_backward(lane, tokens, concat(on), x(on));
       });
       x.check();
     }
@@ -624,7 +722,7 @@ TEST_CASE_TEMPLATE("projection of sequences", B, EVERY_BACKEND) {
         auto x = suite.matrix(batch.tokens(), d);
         auto y = suite.matrix(batch.tokens(), d);
         suite.run(
-            [&](auto& lane, auto on) { lane.project_sequences(suite.tokens(batch, on), basis(on), x(on), y(on)); });
+            [&](auto& lane, auto on) { project_sequences(lane, suite.tokens(batch, on), basis(on), x(on), y(on)); });
         y.check();
       }
     }
@@ -638,20 +736,20 @@ TEST_CASE_TEMPLATE("normalised rows", B, EVERY_BACKEND) {
     suite.run([&](auto& lane, auto on) { lane.fill(x(on).slice_rows(2, 3), scalar_of(lane, 0)); });
     auto norms = suite.dense(1, 6);
     auto y = suite.matrix(6, d);
-    suite.run([&](auto& lane, auto on) { lane.normalize_rows(x(on), norms(on), y(on)); });
+    suite.run([&](auto& lane, auto on) { normalize_rows(lane, x(on), norms(on), y(on)); });
     y.check();
     norms.check();
     // A row of zeros has the norm 1e-12, and so derivatives that would hide the others.
     suite.run([&](auto& lane, auto on) {
-      lane.normalize_rows(x(on), norms(on), x(on));
+      normalize_rows(lane, x(on), norms(on), x(on));
       lane.fill(norms(on).slice_cols(2, 3), scalar_of(lane, 1));
     });
     x.check();
     auto dy = suite.matrix(6, d);
     auto dx = suite.matrix(6, d);
     suite.run([&](auto& lane, auto on) {
-      lane.normalize_rows_backward(y(on), norms(on), dy(on), dx(on));
-      lane.normalize_rows_backward(y(on), norms(on), dy(on), dy(on));
+      normalize_rows_backward(lane, y(on), norms(on), dy(on), dx(on));
+      normalize_rows_backward(lane, y(on), norms(on), dy(on), dy(on));
     });
     dx.check(d == 1 ? 1e6 : 10);  // of one column the derivative is 0, here rounding
     dy.check(d == 1 ? 1e6 : 10);
@@ -666,7 +764,7 @@ TEST_CASE_TEMPLATE("nearest center", B, EVERY_BACKEND) {
         auto x = suite.grid(rows, d);
         auto centers = suite.grid(k, d);
         auto ids = suite.ids(rows, 5);
-        suite.run([&](auto& lane, auto on) { lane.nearest(x(on), centers(on), ids(on)); });
+        suite.run([&](auto& lane, auto on) { nearest_rows(lane, x(on), centers(on), ids(on)); });
         ids.check();
       }
     }
@@ -694,7 +792,7 @@ TEST_CASE_TEMPLATE("selected rows", B, EVERY_BACKEND) {
   for (const auto& batch : batches()) {
     auto samples = suite.ids(batch.sequences(), 9);
     auto rows = suite.ids(batch.tokens(), 1);
-    suite.run([&](auto& lane, auto on) { lane.expand_ids(suite.tokens(batch, on), samples(on), rows(on)); });
+    suite.run([&](auto& lane, auto on) { expand_ids(lane, suite.tokens(batch, on), samples(on), rows(on)); });
     rows.check();
   }
 }
@@ -718,8 +816,8 @@ TEST_CASE_TEMPLATE("pairwise next-item loss", B, EVERY_BACKEND) {
           auto negative = suite.dense(1, t);
           auto dx = suite.matrix(t, d);
           suite.run([&](auto& lane, auto on) {
-            lane.pairwise_next_item(kind, suite.tokens(batch, on), x(on), table(on), scalar_of(lane, 0.5), loss(on),
-                                    positive(on), negative(on), dx(on));
+            pairwise_next_item(lane, kind, suite.tokens(batch, on), x(on), table(on), scalar_of(lane, 0.5), loss(on),
+                               positive(on), negative(on), dx(on));
           });
           const double factor = deviation > 1 ? 10 : 1;  // the rounding of a large score counts in full
           loss.check(factor);
@@ -739,7 +837,7 @@ TEST_CASE_TEMPLATE("exponentials of logits", B, EVERY_BACKEND) {
       auto logits = suite.matrix(9, classes, deviation);
       auto largest = suite.dense(1, 9);
       auto sums = suite.dense(1, 9);
-      suite.run([&](auto& lane, auto on) { lane.exponentials(logits(on), largest(on), sums(on)); });
+      suite.run([&](auto& lane, auto on) { exponentials(lane, logits(on), largest(on), sums(on)); });
       logits.check();
       largest.check();
       sums.check();
@@ -762,7 +860,7 @@ TEST_CASE_TEMPLATE("softmax from blocks of exponentials", B, EVERY_BACKEND) {
         auto factors = suite.matrix(blocks, rows);
         auto loss = suite.dense(1, rows);
         suite.run([&](auto& lane, auto on) {
-          lane.softmax_factors(largest(on), sums(on), at_target(on), scalar_of(lane, 0.25), factors(on), loss(on));
+          softmax_factors(lane, largest(on), sums(on), at_target(on), scalar_of(lane, 0.25), factors(on), loss(on));
         });
         factors.check();
         loss.check();
@@ -784,7 +882,7 @@ TEST_CASE_TEMPLATE("gram matrices", B, EVERY_BACKEND) {
     suite.run([&](auto& lane, auto on) {
       for (Index i = 0; i < n; i += block) {
         for (Index j = 0; j <= i; j += block) {
-          lane.gram(index(on), z(on), i, std::min(n, i + block), j, std::min(n, j + block), s(on));
+          gram(lane, index(on), z(on), i, std::min(n, i + block), j, std::min(n, j + block), s(on));
         }
       }
     });
@@ -795,8 +893,8 @@ TEST_CASE_TEMPLATE("gram matrices", B, EVERY_BACKEND) {
         const Index positions = index(on).positions;
         for (Index i = 0; i < n; i += block) {
           for (Index p = 0; p < positions; p += 2) {
-            lane.gram_backward(index(on), s(on), z(on), i, std::min(n, i + block), p, std::min(positions, p + 2), write,
-                               dz(on));
+            gram_backward(lane, index(on), s(on), z(on), i, std::min(n, i + block), p, std::min(positions, p + 2),
+                          write, dz(on));
           }
         }
       });
@@ -826,14 +924,14 @@ TEST_CASE_TEMPLATE("info_nce rows", B, EVERY_BACKEND) {
           auto labels = with_labels ? suite.ids(n / 2, 3) : suite.ids(0, 1);
           suite.run([&](auto& lane, auto on) {
             for (Index i = 0; i < n; i += 7) {
-              lane.info_nce(labels(on), scalar_of(lane, temperature), scalar_of(lane, 0.1), i, std::min(n, i + 7),
+              info_nce_rows(lane, labels(on), scalar_of(lane, temperature), scalar_of(lane, 0.1), i, std::min(n, i + 7),
                             s(on), loss(on));
             }
           });
           s.check();
           loss.check();
           auto g = suite.matrix(n / 2, n);
-          suite.run([&](auto& lane, auto on) { lane.add_transposed(s(on), n / 2, n, g(on)); });
+          suite.run([&](auto& lane, auto on) { add_transposed(lane, s(on), n / 2, n, g(on)); });
           g.check();
         }
       }
@@ -880,7 +978,7 @@ TEST_CASE_TEMPLATE("adam", B, EVERY_BACKEND) {
           slots.back().decays = slots.size() % 2 == 0;
           begin += size;
         }
-        lane.adam(step, slots, 0, n / t);  // the second and the third step leave the last elements
+        adam(lane, step, slots, 0, n / t);  // the second and the third step leave the last elements
       });
     }
     p.check();
@@ -926,7 +1024,7 @@ TEST_CASE_TEMPLATE("adam of some rows leaves the others", B, EVERY_BACKEND) {
     auto ids = suite.array(std::vector<std::int32_t>{3, 8, 0});
     const double before = p.expected.view()(4, 0);
     const double moved = p.expected.view()(8, 0);
-    suite.run([&](auto& lane, auto on) { lane.adam_rows(step, ids(on), p(on), g(on), m(on), v(on)); });
+    suite.run([&](auto& lane, auto on) { adam_rows(lane, step, ids(on), p(on), g(on), m(on), v(on)); });
     p.check();
     m.check();
     v.check();
@@ -982,7 +1080,7 @@ TEST_CASE_TEMPLATE("ranks of targets", B, EVERY_BACKEND) {
           auto items = suite.array(seen);
           auto ranks = suite.template array<Index>(std::vector<Index>(static_cast<std::size_t>(users), -1));
           suite.run([&](auto& lane, auto on) {
-            lane.rank_targets(rule, queries(on), table(on), target(on), offset(on), items(on), ranks(on));
+            rank_targets(lane, rule, queries(on), table(on), target(on), offset(on), items(on), ranks(on));
           });
           ranks.check();
         }
@@ -1005,8 +1103,8 @@ void check_top_k(Suite<B>& suite, const el::RankingRule& rule, Both<B>& queries,
   auto scores = suite.dense(users, k);
   suite.run([&](auto& lane, auto on) {
     using Scalar = typename std::decay_t<decltype(lane)>::Scalar;
-    lane.top_k(rule, queries(on), el::MatrixView<const Scalar>(table(on)), offsets(on), seen(on), scores(on), items(on),
-               found(on));
+    top_k(lane, rule, queries(on), el::MatrixView<const Scalar>(table(on)), offsets(on), seen(on), scores(on),
+          items(on), found(on));
   });
   found.check();
   items.check();
@@ -1085,8 +1183,8 @@ TEST_CASE_TEMPLATE("top k of a table in bfloat16", B, EVERY_BACKEND) {
       auto scores = suite.dense(users, k);
       const el::RankingRule rule{.first = 1, .last = rows};
       suite.run([&](auto& lane, auto on) {
-        lane.top_k(rule, queries(on), el::MatrixView<const el::BFloat16>(table(on).data(), rows, d), offsets(on),
-                   seen(on), scores(on), items(on), found(on));
+        top_k(lane, rule, queries(on), el::MatrixView<const el::BFloat16>(table(on).data(), rows, d), offsets(on),
+              seen(on), scores(on), items(on), found(on));
       });
       items.check();
       scores.check();
@@ -1134,12 +1232,12 @@ TEST_CASE_TEMPLATE("top k by an index gives what the table gives", T, float, dou
           std::vector<T> scores(n);
           std::vector<ItemId> best(n, -1);
           Index count = 0;
-          lane.top_k(rule, q.slice_rows(u, u + 1), items, std::span(offsets).subspan(static_cast<std::size_t>(u), 2),
-                     seen, {scores.data(), 1, k}, best, {&count, 1});
+          top_k(lane, rule, q.slice_rows(u, u + 1), items, std::span(offsets).subspan(static_cast<std::size_t>(u), 2),
+                seen, {scores.data(), 1, k}, best, {&count, 1});
           std::vector<T> all_scores(n * static_cast<std::size_t>(users));
           std::vector<ItemId> all_best(all_scores.size(), -1);
           std::vector<Index> counts(static_cast<std::size_t>(users));
-          lane.top_k(rule, q, items, index, offsets, seen, {all_scores.data(), users, k}, all_best, counts);
+          top_k(lane, rule, q, items, index, offsets, seen, {all_scores.data(), users, k}, all_best, counts);
           CHECK(counts[static_cast<std::size_t>(u)] == count);
           for (Index i = 0; i < count; ++i) {
             const auto at = static_cast<std::size_t>(u * k + i);
@@ -1191,7 +1289,7 @@ TEST_CASE_TEMPLATE("attention of the last query", B, EVERY_BACKEND) {
       auto sums = suite.matrix(batch.sequences(), heads * d);
       suite.run([&](auto& lane, auto on) {
         using Scalar = typename std::remove_cvref_t<decltype(lane)>::Scalar;
-        lane.last_attention(suite.tokens(batch, on), Scalar(0.3), queries(on), x(on), sums(on));
+        last_attention(lane, suite.tokens(batch, on), Scalar(0.3), queries(on), x(on), sums(on));
       });
       sums.check();
     }
@@ -1433,6 +1531,24 @@ TEST_CASE("simd::exp is within 2 units in the last place") {
   }
 }
 
+TEST_CASE("simd::tanh is within 3e-7 of it, relatively") {
+  constexpr Index w = el::simd::width<float>;
+  double worst = 0;
+  for (double at = 1e-6; at < 12; at *= 1.0003) {
+    float x[w];
+    float y[w];
+    for (Index i = 0; i < w; ++i) {
+      x[i] = static_cast<float>((i % 2 == 0 ? at : -at) * (1 + static_cast<double>(i) * 1e-5));
+    }
+    el::simd::store<float>(y, el::simd::tanh(el::simd::load(x)));
+    for (Index i = 0; i < w; ++i) {
+      const double exact = std::tanh(static_cast<double>(x[i]));
+      worst = std::max(worst, std::abs(static_cast<double>(y[i]) - exact) / std::abs(exact));
+    }
+  }
+  CHECK(worst < 3e-7);
+}
+
 TEST_CASE("simd::normal_cdf is within 3e-7") {
   constexpr Index w = el::simd::width<float>;
   float x[w];
@@ -1484,8 +1600,8 @@ TEST_CASE_TEMPLATE("items equal to the target rank by their ids, whatever block 
   const auto offsets = to_device(backend, std::vector<std::int32_t>(users + 1, 0));
   auto ranks = to_device(backend, std::vector<Index>(users, -1));
   backend.parallel_for(1, [&](auto& lane, Index) {
-    lane.rank_targets({.first = 1, .last = items}, queries.view(), {table.data(), items, d}, {targets.data(), users},
-                      {offsets.data(), users + 1}, {}, {ranks.data(), users});
+    rank_targets(lane, {.first = 1, .last = items}, queries.view(), {table.data(), items, d}, {targets.data(), users},
+                 {offsets.data(), users + 1}, {}, {ranks.data(), users});
   });
   CHECK(to_host<Index>(backend, std::span<const Index>(ranks.data(), users)) ==
         std::vector<Index>{0, 499, 511, 1022, 1498});

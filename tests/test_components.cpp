@@ -483,7 +483,7 @@ TEST_CASE_TEMPLATE("cluster loss", B, EVERY_BACKEND) {
         auto nearest = backend.template allocate<std::int32_t>(users);
         const std::span<std::int32_t> nearest_ids(nearest.data(), static_cast<std::size_t>(users));
         backend.parallel_for(1, [&](auto& lane, Index) {
-          lane.nearest(subject.input.view(), subject.component.matrix.view(), nearest_ids);
+          nearest_rows(lane, subject.input.view(), subject.component.matrix.view(), nearest_ids);
         });
         const auto ids = to_host<std::int32_t>(backend, std::span<const std::int32_t>(nearest_ids));
         const auto loss = [&](const auto& at, auto* gradient) {
@@ -565,7 +565,7 @@ TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
     const Index n = tokens.sequences();
     el::Matrix<el::Reference> flat(el::Reference{}, n, tokens.max_length * d);
     el::ReferenceLane<double> lane;
-    lane.concat_pool(one.batch->view(), HostCopy(backend, z.matrix.view()).view(), flat.view());
+    concat_pool(lane, one.batch->view(), HostCopy(backend, z.matrix.view()).view(), flat.view());
     double expected = 0;
     for (Index i = 0; i < n; ++i) {
       const auto logit = [&](Index j) {

@@ -11,7 +11,7 @@
 
 #include <doctest/doctest.h>
 
-#include "elcrec/backend/cpu/dropout_factors.hpp"
+#include "elcrec/backend/cpu/dropout.hpp"
 #include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/error.hpp"
@@ -284,7 +284,7 @@ TEST_CASE("a dropout mask keeps the fraction that it scales for") {
 TEST_CASE_TEMPLATE("the cpu's dropout factors are the mask's bits", T, float, double) {
   for (const double rate : {0.0, 0.3, 0.5}) {
     const el::DropoutMask mask({.seed = 0x123456789abcULL, .step = 7, .tensor = 11}, rate);
-    el::detail::HalfBits half;
+    el::cpu::DropoutFactors<T> source(mask);
     for (const std::uint64_t row :
          {std::uint64_t{0}, std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{15}, std::uint64_t{16},
           std::uint64_t{12799}, (std::uint64_t{1} << 32) - 1, std::uint64_t{1} << 33}) {
@@ -292,7 +292,7 @@ TEST_CASE_TEMPLATE("the cpu's dropout factors are the mask's bits", T, float, do
         for (Index first = 0; first < columns; first += el::DropoutMask::group_columns) {
           for (const Index count : {columns - first, std::min<Index>(columns - first, 9)}) {
             std::vector<T> factors(static_cast<std::size_t>((count + 63) / 64 * 64), T(-1));
-            el::detail::dropout_factors(mask, row, columns, first, count, half, factors.data());
+            source.row(row, columns, first, count, factors.data());
             bool same = true;
             for (Index c = 0; c < count; ++c) {
               const T expected = mask.keeps(row, first + c, columns) ? static_cast<T>(mask.scale()) : T(0);

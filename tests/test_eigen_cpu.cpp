@@ -149,8 +149,8 @@ TEST_CASE("equal items are recommended by their ids, for one query and for many"
     std::vector<el::ItemId> found(static_cast<std::size_t>(users * k));
     std::vector<Index> counts(static_cast<std::size_t>(users));
     el::EigenCpu::Lane lane;
-    lane.top_k({.first = 1, .last = items}, queries.view(), el::MatrixView<const float>(table.data(), items, d),
-               offsets, {}, {scores.data(), users, k}, found, counts);
+    top_k(lane, {.first = 1, .last = items}, queries.view(), el::MatrixView<const float>(table.data(), items, d),
+          offsets, {}, {scores.data(), users, k}, found, counts);
     for (Index u = 0; u < users; ++u) {
       CHECK(std::vector<el::ItemId>(found.begin() + u * k, found.begin() + (u + 1) * k) == expected);
     }

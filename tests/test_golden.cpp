@@ -186,7 +186,7 @@ void check_file(const std::filesystem::path& path, const B& backend) {
       nearest(lane, y, "out.token_intent");
     });
     model.encode_user(lane, input, users.view());
-    lane.normalize_rows(users.view(), norms.view(), users.view());
+    normalize_rows(lane, users.view(), norms.view(), users.view());
     golden.check("out.user_embedding", users.view());
     nearest(lane, users.view(), "out.intent");
     model.encode_last(lane, input, users.view());

@@ -344,7 +344,7 @@ TEST_CASE_FIXTURE(Fixture, "the intent is the nearest center of the normalised p
     std::vector<float> h(16);
     std::vector<float> norm(1);
     model.encode(lane, batch.view(), [&](auto x) { el::pool(lane, pooling, batch.view(), x, {h.data(), 1, 16}); });
-    lane.normalize_rows({h.data(), 1, 16}, {norm.data(), 1, 1}, {h.data(), 1, 16});
+    normalize_rows(lane, {h.data(), 1, 16}, {norm.data(), 1, 1}, {h.data(), 1, 16});
     std::vector<double> distances;
     for (Index j = 0; j < 5; ++j) {
       double length = 0;

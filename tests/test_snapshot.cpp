@@ -113,7 +113,7 @@ struct ScaledEncoder {
   Index hidden() const { return positions.cols(); }
   Index max_length() const { return positions.rows(); }
   void forward(const el::Pass<B>& pass, const el::TokenView& tokens, In table, Cache&, Out y) const {
-    pass.lane.embed(tokens, table, positions.view(), y);
+    embed(pass.lane, tokens, table, positions.view(), y);
     pass.lane.scale(static_cast<T>(scale), y);
   }
   void backward(const el::Pass<B>&, const el::TokenView&, const Cache&, Out, ScaledEncoder&, Out) const {}

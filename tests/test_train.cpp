@@ -433,7 +433,7 @@ TEST_CASE("centers found after training are those of the training inputs, by the
   auto k_means = run.k_means;
   k_means.seed = run.seed;
   el::k_means<el::Cpu>(model.backend(), users.view(), k_means, centers.view());
-  lane.normalize_rows(centers.view(), norms.view(), centers.view());
+  normalize_rows(lane, centers.view(), norms.view(), centers.view());
   for (Index j = 0; j < 4; ++j) {
     for (Index c = 0; c < model.hidden(); ++c) {
       CHECK(model.clusters().centers()(j, c) == doctest::Approx(centers.view()(j, c)).epsilon(1e-4));

@@ -1,9 +1,9 @@
-// expect: the lane lacks operations of operation::Gelu
-// A backend whose lane lacks an operation is told which.
+// expect: the lane lacks operations of operation::Products
+// A backend whose lane lacks an operation that all have is told which.
 #include "elcrec/backend/reference/lane.hpp"
 #include "elcrec/core/concepts.hpp"
 
 struct Lane : elcrec::ReferenceLane<double> {
-  void bias_gelu_backward() = delete;
+  void multiply_tn() = delete;
 };
 static_assert(elcrec::check_lane<Lane>());

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "elcrec/backend/cpu/lane.hpp"
+#include "elcrec/backend/cpu/operations.hpp"
 #include "elcrec/backend/cpu/pooled_backend.hpp"
 #include "elcrec/backend/cpu/row_scatter.hpp"
 #include "elcrec/backend/cpu/simd.hpp"

@@ -8,6 +8,7 @@
 #include "elcrec/backend/cuda/context.hpp"
 #include "elcrec/backend/cuda/device_buffer.hpp"
 #include "elcrec/backend/cuda/lane.hpp"
+#include "elcrec/backend/cuda/operations.hpp"
 #include "elcrec/backend/cuda/row_scatter.hpp"
 #include "elcrec/backend/cuda/staging.hpp"
 #include "elcrec/backend/cuda/step_graph.hpp"
@@ -123,7 +124,7 @@ class BasicCuda {
 
 using Cuda = BasicCuda<float>;
 
-static_assert(check_lane<CudaLane<float>>() && check_lane<CudaLane<double>>());
+static_assert(check_every_operation<CudaLane<float>>() && check_every_operation<CudaLane<double>>());
 static_assert(Backend<BasicCuda<float>> && Backend<BasicCuda<double>>);
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -3,6 +3,7 @@
 #include "elcrec/backend/cpu/pooled_backend.hpp"
 #include "elcrec/backend/cpu/row_scatter.hpp"
 #include "elcrec/backend/eigen/lane.hpp"
+#include "elcrec/backend/eigen/operations.hpp"
 #include "elcrec/backend/eigen/packs.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {

@@ -8,7 +8,7 @@
 
 #include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/backend/host_staging.hpp"
-#include "elcrec/backend/reference/lane.hpp"
+#include "elcrec/backend/reference/operations.hpp"
 #include "elcrec/core/operations.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {

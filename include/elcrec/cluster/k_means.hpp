@@ -46,6 +46,8 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
                MatrixView<typename B::Scalar> centers) {
   using T = typename B::Scalar;
   using Lane = typename B::Lane;
+  static_assert(operation::NearestRows<Lane>, "k-means: the lane lacks operations of operation::NearestRows");
+  static_assert(operation::RowNormalization<Lane>, "k-means: the lane lacks operations of operation::RowNormalization");
   const Index n = points.rows();
   const Index k = centers.rows();
   require(k >= 1 && k <= n, "k-means: found K = ", k, " clusters for ", n, " points, expected 1 <= K <= points");
@@ -78,12 +80,12 @@ double k_means(const B& backend, MatrixView<const typename B::Scalar> points, co
       const auto frame = lane.workspace().frame();
       const auto part = points.slice_rows(first, last);
       const auto part_ids = slice(id_span, first, last);
-      lane.nearest(part, current.view(), part_ids);
+      nearest_rows(lane, part, current.view(), part_ids);
       auto difference = lane.workspace().template matrix<T>(last - first, points.cols());
       lane.gather_rows(current.view(), part_ids, difference, Write::replace);
       lane.scale(T(-1), difference);
       lane.add_scaled(T(1), part, difference);
-      lane.normalize_rows(difference, distances.view().slice_cols(first, last), difference);
+      normalize_rows(lane, difference, distances.view().slice_cols(first, last), difference);
     });
     backend.template copy<std::int32_t>(id_span, std::span<std::int32_t>(assigned));
     backend.template copy<T>(distances.view().flat(), std::span<T>(gaps));

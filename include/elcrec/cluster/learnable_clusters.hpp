@@ -24,6 +24,11 @@ concept Clusters = requires(const C& clusters, typename C::Lane& lane, MatrixVie
 /// optimizer may leave the sphere; `project` brings the centers back (see project_centers.hpp).
 template <Index K, Index D, Backend B>
 class LearnableClusters {
+  static_assert(operation::NearestRows<typename B::Lane>,
+                "LearnableClusters: the lane lacks operations of operation::NearestRows");
+  static_assert(operation::RowNormalization<typename B::Lane>,
+                "LearnableClusters: the lane lacks operations of operation::RowNormalization");
+
  public:
   using Backend = B;
   using T = typename B::Scalar;
@@ -53,12 +58,12 @@ class LearnableClusters {
   /// c_j = c_j / |c_j|
   void project(Lane& lane) {
     const auto frame = lane.workspace().frame();
-    lane.normalize_rows(centers_.view(), lane.workspace().template matrix<T>(1, count()), centers_.view());
+    normalize_rows(lane, centers_.view(), lane.workspace().template matrix<T>(1, count()), centers_.view());
   }
 
   /// ids_r = argmin_j |x_r - c_j|² for the rows of x (R, D)
   void nearest(Lane& lane, MatrixView<const T> x, std::span<std::int32_t> ids) const {
-    lane.nearest(x, centers_.view(), ids);
+    nearest_rows(lane, x, centers_.view(), ids);
   }
 
   static void visit_parameters(auto& self, auto&& visitor) {

@@ -12,30 +12,33 @@
 
 namespace elcrec::inline ELCREC_TARGET {
 
-// Every operation is a concept of its own, so that a backend that lacks one is told its name.
+/// What parts ask of a lane L, an operation or a few that go together each. The first four are every backend's and the
+/// lane's members; the others are functions of a lane, found by its type: one that no part of a model uses may be
+/// missing, and anyone may add one.
 namespace operation {
 
 template <class L>
 using In = MatrixView<const typename L::Scalar>;
 template <class L>
 using Out = MatrixView<typename L::Scalar>;
+using Ids = std::span<const std::int32_t>;
 
 template <class L>
-concept Transfers = requires(L lane, const TokenView& tokens, std::span<const std::int32_t> in,
-                             std::span<std::int32_t> out) {
+concept Transfers = requires(L& lane, const TokenView& tokens, Ids in, std::span<std::int32_t> out) {
   { lane.stage(tokens) } -> std::same_as<TokenView>;
-  { lane.stage(in) } -> std::same_as<std::span<const std::int32_t>>;
+  { lane.stage(in) } -> std::same_as<Ids>;
   lane.read(in, out);
 };
 
 template <class L>
-concept Elementwise = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, std::span<const Out<L>> list,
-                               double* sum) {
+concept Elementwise = requires(L& lane, typename L::Scalar a, In<L> x, Out<L> y, std::span<const Out<L>> list,
+                               double* sum, Write write) {
   lane.fill(y, a);
   lane.clear(list);
   lane.copy(x, y);
   lane.scale(a, y);
   lane.add_scaled(a, x, y);
+  lane.multiply_elementwise(x, x, y, write);
   lane.add_row(a, x, y);
   lane.scale_rows(x, y);
   lane.row_dots(x, x, y);
@@ -46,7 +49,7 @@ concept Elementwise = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, 
 };
 
 template <class L>
-concept Products = requires(L lane, In<L> x, Out<L> y, Write write) {
+concept Products = requires(L& lane, In<L> x, Out<L> y, Write write) {
   lane.multiply_nt(x, x, y, write);
   lane.multiply_nn(x, x, y, write);
   lane.multiply_tn(x, x, y, write);
@@ -54,103 +57,136 @@ concept Products = requires(L lane, In<L> x, Out<L> y, Write write) {
 };
 
 template <class L>
-concept Embedding = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y) {
-  lane.embed(tokens, x, x, y);
-  lane.position_gradient(tokens, x, y);
-};
-
-template <class L>
-concept LayerNorm = requires(L lane, const TokenView& tokens, const DropoutMask& mask, typename L::Scalar eps, In<L> x,
-                             Out<L> y) {
-  lane.layer_norm(x, x, x, eps, y, y, y);
-  lane.layer_norm_backward(x, x, x, x, y, y, y);
-  lane.add_norm(tokens, mask, x, x, x, x, x, eps, y, y, y);
-  lane.add_norm_backward(tokens, mask, x, x, x, x, y, y, y, y, y);
-};
-
-template <class L>
-concept Gelu = requires(L lane, In<L> x, Out<L> y) {
-  lane.bias_gelu(x, x, y);
-  lane.bias_gelu_backward(x, x, x, y, y);
-};
-
-template <class L>
-concept Dropout = requires(L lane, const TokenView& tokens, const DropoutMask& mask, Out<L> y) {
-  lane.dropout(tokens, mask, y);
-};
-
-template <class L>
-concept Attention = requires(L lane, const TokenView& tokens, Index heads, AttentionMask visible,
-                             const DropoutMask& mask, typename L::Scalar scale, In<L> x, Out<L> y) {
-  { L::key_columns(heads) } -> std::same_as<Index>;
-  lane.attention(tokens, heads, visible, mask, x, y, y);
-  lane.attention_backward(tokens, heads, visible, mask, x, x, x, y);
-  lane.last_attention(tokens, scale, x, x, y);
-};
-
-template <class L>
-concept Pooling = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y) {
-  lane.mean_pool(tokens, x, y);
-  lane.mean_pool_backward(tokens, x, y);
-  lane.last_pool(tokens, x, y);
-  lane.last_pool_backward(tokens, x, y);
-  lane.concat_pool(tokens, x, y);
-  lane.concat_pool_backward(tokens, x, y);
-  lane.project_sequences(tokens, x, x, y);
-  lane.normalize_rows(x, y, y);
-  lane.normalize_rows_backward(x, x, x, y);
-};
-
-template <class L>
-concept RowSelection = requires(L lane, const TokenView& tokens, In<L> x, Out<L> y, std::span<const std::int32_t> ids,
-                                std::span<std::int32_t> out, Write write) {
-  lane.nearest(x, x, out);
+concept Rows = requires(L& lane, In<L> x, Out<L> y, Ids ids, std::span<std::int32_t> out, Write write) {
   lane.gather_rows(x, ids, y, write);
   lane.scatter_add_rows(x, ids, y);
   lane.gather_ids(ids, ids, out);
-  lane.expand_ids(tokens, ids, out);
 };
 
 template <class L>
-concept NextItemLosses = requires(L lane, const TokenView& tokens, typename L::Scalar a, In<L> x, Out<L> y,
-                                  std::span<const ItemId> targets) {
-  lane.pairwise_next_item(PairwiseLoss::bce, tokens, x, x, a, y, y, y, y);
-  lane.exponentials(y, y, y);
-  lane.softmax_factors(x, x, x, a, y, y);
+concept Activations = requires(L& lane, In<L> x, Out<L> y) {
+  sigmoid(lane, x, y);
+  sigmoid_backward(lane, x, x, y);
+  tanh(lane, x, y);
+  tanh_backward(lane, x, x, y);
+  relu(lane, x, y);
+  relu_backward(lane, x, x, y);
+  silu(lane, x, y);
+  silu_backward(lane, x, x, y);
 };
 
 template <class L>
-concept ContrastiveLosses = requires(L lane, typename L::Scalar a, In<L> x, Out<L> y, const GramIndex& index, Index i,
-                                     std::span<const std::int32_t> labels, Write write) {
-  lane.gram(index, x, i, i, i, i, y);
-  lane.gram_backward(index, x, x, i, i, i, i, write, y);
-  lane.info_nce(labels, a, a, i, i, y, y);
-  lane.add_transposed(x, i, i, y);
+concept Gelu = requires(L& lane, In<L> x, Out<L> y) {
+  bias_gelu(lane, x, x, y);
+  bias_gelu_backward(lane, x, x, x, y, y);
 };
 
 template <class L>
-concept AdamUpdate = requires(L lane, const AdamStep& step, std::span<const AdamSlot<typename L::Scalar>> slots,
-                              Index i, std::span<const std::int32_t> ids, In<L> x, Out<L> y) {
-  lane.adam(step, slots, i, i);
-  lane.adam_rows(step, ids, y, x, y, y);
+concept Embedding = requires(L& lane, const TokenView& tokens, In<L> x, Out<L> y) {
+  embed(lane, tokens, x, x, y);
+  position_gradient(lane, tokens, x, y);
 };
 
 template <class L>
-concept Ranking = requires(L lane, const RankingRule& rule, In<L> x, Out<L> y, std::span<const ItemId> ids,
-                           std::span<const std::int32_t> offsets, std::span<Index> ranks, std::span<ItemId> items) {
-  lane.rank_targets(rule, x, x, ids, offsets, ids, ranks);
-  lane.top_k(rule, x, x, offsets, ids, y, items, ranks);
-  lane.top_k(rule, x, MatrixView<const BFloat16>(), offsets, ids, y, items, ranks);
+concept LayerNorm = requires(L& lane, const TokenView& tokens, const DropoutMask& mask, typename L::Scalar eps, In<L> x,
+                             Out<L> y) {
+  layer_norm(lane, x, x, x, eps, y, y, y);
+  layer_norm_backward(lane, x, x, x, x, y, y, y);
+  add_norm(lane, tokens, mask, x, x, x, x, x, eps, y, y, y);
+  add_norm_backward(lane, tokens, mask, x, x, x, x, y, y, y, y, y);
+};
+
+template <class L>
+concept Dropout = requires(L& lane, const TokenView& tokens, const DropoutMask& mask, Out<L> y) {
+  dropout(lane, tokens, mask, y);
+};
+
+template <class L>
+concept Attention = requires(L& lane, const TokenView& tokens, Index heads, AttentionMask visible,
+                             const DropoutMask& mask, typename L::Scalar scale, In<L> x, Out<L> y) {
+  { L::key_columns(heads) } -> std::same_as<Index>;
+  attention(lane, tokens, heads, visible, mask, x, y, y);
+  attention_backward(lane, tokens, heads, visible, mask, x, x, x, y);
+  last_attention(lane, tokens, scale, x, x, y);
+};
+
+template <class L>
+concept LastPooling = requires(L& lane, const TokenView& tokens, In<L> x, Out<L> y) {
+  last_pool(lane, tokens, x, y);
+  last_pool_backward(lane, tokens, x, y);
+};
+
+template <class L>
+concept Pooling = LastPooling<L> && requires(L& lane, const TokenView& tokens, In<L> x, Out<L> y) {
+  mean_pool(lane, tokens, x, y);
+  mean_pool_backward(lane, tokens, x, y);
+  concat_pool(lane, tokens, x, y);
+  concat_pool_backward(lane, tokens, x, y);
+};
+
+template <class L>
+concept ExpandIds = requires(L& lane, const TokenView& tokens, Ids ids, std::span<std::int32_t> out) {
+  expand_ids(lane, tokens, ids, out);
+};
+
+template <class L>
+concept SequenceProjection = requires(L& lane, const TokenView& tokens, In<L> x, Out<L> y) {
+  project_sequences(lane, tokens, x, x, y);
+};
+
+template <class L>
+concept RowNormalization = requires(L& lane, In<L> x, Out<L> y) {
+  normalize_rows(lane, x, y, y);
+  normalize_rows_backward(lane, x, x, x, y);
+};
+
+template <class L>
+concept NearestRows = requires(L& lane, In<L> x, std::span<std::int32_t> out) {
+  nearest_rows(lane, x, x, out);
+};
+
+template <class L>
+concept PairwiseNextItem = requires(L& lane, const TokenView& tokens, typename L::Scalar a, In<L> x, Out<L> y) {
+  pairwise_next_item(lane, PairwiseLoss::bce, tokens, x, x, a, y, y, y, y);
+};
+
+template <class L>
+concept Softmax = requires(L& lane, typename L::Scalar a, In<L> x, Out<L> y) {
+  exponentials(lane, y, y, y);
+  softmax_factors(lane, x, x, x, a, y, y);
+};
+
+template <class L>
+concept InfoNce = requires(L& lane, typename L::Scalar a, In<L> x, Out<L> y, const GramIndex& index, Index i,
+                           Ids labels, Write write) {
+  gram(lane, index, x, i, i, i, i, y);
+  gram_backward(lane, index, x, x, i, i, i, i, write, y);
+  add_transposed(lane, x, i, i, y);
+  info_nce_rows(lane, labels, a, a, i, i, y, y);
+};
+
+template <class L>
+concept Adam = requires(L& lane, const AdamStep& step, std::span<const AdamSlot<typename L::Scalar>> slots, Index i,
+                        Ids ids, In<L> x, Out<L> y) {
+  adam(lane, step, slots, i, i);
+  adam_rows(lane, step, ids, y, x, y, y);
+};
+
+template <class L>
+concept Ranking = requires(L& lane, const RankingRule& rule, In<L> x, Out<L> y, std::span<const ItemId> ids,
+                           Ids offsets, std::span<Index> ranks, std::span<ItemId> items) {
+  rank_targets(lane, rule, x, x, ids, offsets, ids, ranks);
+  top_k(lane, rule, x, x, offsets, ids, y, items, ranks);
+  top_k(lane, rule, x, MatrixView<const BFloat16>(), offsets, ids, y, items, ranks);
 };
 
 }  // namespace operation
 
-/// Runs operations on one piece of a batch: a thread of the CPU, a stream of a GPU. ReferenceLane specifies each one.
+/// Runs operations on one piece of a batch: a thread of the CPU, a stream of a GPU. What is here every backend has;
+/// backend/reference/ specifies each operation.
 template <class L>
 concept BackendLane = operation::Transfers<L> && operation::Elementwise<L> && operation::Products<L> &&
-    operation::Embedding<L> && operation::LayerNorm<L> && operation::Gelu<L> && operation::Dropout<L> &&
-    operation::Attention<L> && operation::Pooling<L> && operation::RowSelection<L> && operation::NextItemLosses<L> &&
-    operation::ContrastiveLosses<L> && operation::AdamUpdate<L> && operation::Ranking<L> && requires(L lane) {
+    operation::Rows<L> && requires(L& lane) {
   lane.workspace().frame();
 };
 
@@ -161,18 +197,31 @@ consteval bool check_lane() {
   static_assert(operation::Transfers<L>, "the lane lacks operations of operation::Transfers");
   static_assert(operation::Elementwise<L>, "the lane lacks operations of operation::Elementwise");
   static_assert(operation::Products<L>, "the lane lacks operations of operation::Products");
+  static_assert(operation::Rows<L>, "the lane lacks operations of operation::Rows");
+  return BackendLane<L>;
+}
+
+/// The same of every operation that the library's own parts ask for.
+template <class L>
+consteval bool check_every_operation() {
+  static_assert(check_lane<L>());
+  static_assert(operation::Activations<L>, "the lane lacks operations of operation::Activations");
+  static_assert(operation::Gelu<L>, "the lane lacks operations of operation::Gelu");
   static_assert(operation::Embedding<L>, "the lane lacks operations of operation::Embedding");
   static_assert(operation::LayerNorm<L>, "the lane lacks operations of operation::LayerNorm");
-  static_assert(operation::Gelu<L>, "the lane lacks operations of operation::Gelu");
   static_assert(operation::Dropout<L>, "the lane lacks operations of operation::Dropout");
   static_assert(operation::Attention<L>, "the lane lacks operations of operation::Attention");
   static_assert(operation::Pooling<L>, "the lane lacks operations of operation::Pooling");
-  static_assert(operation::RowSelection<L>, "the lane lacks operations of operation::RowSelection");
-  static_assert(operation::NextItemLosses<L>, "the lane lacks operations of operation::NextItemLosses");
-  static_assert(operation::ContrastiveLosses<L>, "the lane lacks operations of operation::ContrastiveLosses");
-  static_assert(operation::AdamUpdate<L>, "the lane lacks operations of operation::AdamUpdate");
+  static_assert(operation::ExpandIds<L>, "the lane lacks operations of operation::ExpandIds");
+  static_assert(operation::SequenceProjection<L>, "the lane lacks operations of operation::SequenceProjection");
+  static_assert(operation::RowNormalization<L>, "the lane lacks operations of operation::RowNormalization");
+  static_assert(operation::NearestRows<L>, "the lane lacks operations of operation::NearestRows");
+  static_assert(operation::PairwiseNextItem<L>, "the lane lacks operations of operation::PairwiseNextItem");
+  static_assert(operation::Softmax<L>, "the lane lacks operations of operation::Softmax");
+  static_assert(operation::InfoNce<L>, "the lane lacks operations of operation::InfoNce");
+  static_assert(operation::Adam<L>, "the lane lacks operations of operation::Adam");
   static_assert(operation::Ranking<L>, "the lane lacks operations of operation::Ranking");
-  return BackendLane<L>;
+  return true;
 }
 
 /// A function of anything, to state in concepts that one may be passed: nvcc takes no lambda there.

@@ -30,6 +30,13 @@ struct TransformerOptions {
 /// x_t = dropout(LN(E[item_t] + P[position_t])), then N times a = FilteredAttention(x), x = FeedForward(a).
 template <Index Hidden, Backend B>
 class TransformerEncoder {
+  static_assert(operation::Embedding<typename B::Lane>,
+                "TransformerEncoder: the lane lacks operations of operation::Embedding");
+  static_assert(operation::Dropout<typename B::Lane>,
+                "TransformerEncoder: the lane lacks operations of operation::Dropout");
+  static_assert(operation::LastPooling<typename B::Lane>,
+                "TransformerEncoder: the lane lacks operations of operation::LastPooling");
+
  public:
   using Backend = B;
   using T = typename B::Scalar;
@@ -102,7 +109,7 @@ class TransformerEncoder {
     Cache cache;
     forward_layers(pass, tokens, table, below, cache, x);
     const Out last = layers_.empty() ? y : pass.keep(y.rows(), hidden());
-    pass.lane.last_pool(tokens, x, last);
+    last_pool(pass.lane, tokens, x, last);
     if (!layers_.empty()) {
       const Out a = pass.keep(y.rows(), hidden());
       layers_.back().attention.forward_last(pass, tokens, x, last, a);
@@ -120,9 +127,9 @@ class TransformerEncoder {
                                        into.feed_forward, dy);
       layers_[i].attention.backward(pass, attention_site(i), tokens, cache.layers[i].attention, dy, into.attention, dy);
     }
-    pass.lane.dropout(tokens, embedding_mask(pass), dy);
+    dropout(pass.lane, tokens, embedding_mask(pass), dy);
     norm_.backward(pass, cache.norm, dy, gradient.norm_, dembedded);
-    pass.lane.position_gradient(tokens, dembedded, gradient.positions_.view());
+    position_gradient(pass.lane, tokens, dembedded, gradient.positions_.view());
   }
 
   static void visit_parameters(auto& self, auto&& visitor) {
@@ -142,9 +149,9 @@ class TransformerEncoder {
     cache.layers = pass.memory.template host_array<typename Layer::Cache>(static_cast<Index>(count));
     const Index t = tokens.tokens();
     Out x = count == 0 ? y : pass.keep(t, hidden());
-    pass.lane.embed(tokens, table, positions_.view(), y);
+    embed(pass.lane, tokens, table, positions_.view(), y);
     norm_.forward(pass, y, cache.norm, x);
-    pass.lane.dropout(tokens, embedding_mask(pass), x);
+    dropout(pass.lane, tokens, embedding_mask(pass), x);
     for (std::size_t i = 0; i < count; ++i) {
       const Out a = pass.keep(t, hidden());
       const Out next = i + 1 == count ? y : pass.keep(t, hidden());

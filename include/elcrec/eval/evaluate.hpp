@@ -49,6 +49,7 @@ template <ScoringModel Model>
 [[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which,
                                       const EvaluationOptions& options = {}) {
   using Lane = typename Model::Lane;
+  static_assert(operation::Ranking<Lane>, "evaluate: the lane lacks operations of operation::Ranking");
   using T = typename Model::Scalar;
   require(split.item_count() <= model.item_count(), "evaluation: found data with ", split.item_count(),
           " items, expected at most the model's ", model.item_count());
@@ -82,9 +83,8 @@ template <ScoringModel Model>
     const auto squares = lane.workspace().template matrix<T>(1, last - first);
     model.encode_query(lane, lane.stage(batch.view()), queries);
     lane.row_dots(queries, queries, squares);
-    lane.rank_targets(rule, queries, scored.view(), lane.stage(std::span<const ItemId>(targets)),
-                      lane.stage(std::span<const std::int32_t>(offsets)), lane.stage(std::span<const ItemId>(seen)),
-                      found);
+    rank_targets(lane, rule, queries, scored.view(), lane.stage(std::span<const ItemId>(targets)),
+                 lane.stage(std::span<const std::int32_t>(offsets)), lane.stage(std::span<const ItemId>(seen)), found);
     lane.read(std::span<const Index>(found), slice(std::span(ranks), first, last));
     std::vector<T> query_squares(static_cast<std::size_t>(last - first));
     lane.read(std::span<const T>(squares.flat()), std::span(query_squares));

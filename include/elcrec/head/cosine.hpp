@@ -11,6 +11,9 @@ namespace elcrec::inline ELCREC_TARGET {
 /// table of unit rows once, V D scalars.
 template <Backend B>
 class CosineHead {
+  static_assert(operation::RowNormalization<typename B::Lane>,
+                "CosineHead: the lane lacks operations of operation::RowNormalization");
+
  public:
   using Backend = B;
   using Scalar = typename B::Scalar;
@@ -28,10 +31,10 @@ class CosineHead {
 
   [[nodiscard]] Index columns(Index hidden) const { return hidden; }
   void prepare(Lane& lane, Index, In table, Out norms, Out prepared) const {
-    lane.normalize_rows(table, norms, prepared);
+    normalize_rows(lane, table, norms, prepared);
   }
   void queries(Lane& lane, In y, Out norms, Out q) const {
-    lane.normalize_rows(y, norms, q);
+    normalize_rows(lane, y, norms, q);
     lane.scale(static_cast<Scalar>(1 / temperature_), q);
   }
   /// With u = q τ of unit length: dy += (du - u (u · du)) / |y|, du = dq / τ.
@@ -41,11 +44,11 @@ class CosineHead {
     lane.copy(q, unit);
     lane.scale(static_cast<Scalar>(temperature_), unit);
     lane.scale(static_cast<Scalar>(1 / temperature_), dq);
-    lane.normalize_rows_backward(unit, norms, dq, dq);
+    normalize_rows_backward(lane, unit, norms, dq, dq);
     lane.add_scaled(Scalar(1), dq, dy);
   }
   void prepare_backward(Lane& lane, Index, In prepared, In norms, Out dprepared, CosineHead&, Out dtable) const {
-    lane.normalize_rows_backward(prepared, norms, dprepared, dprepared);
+    normalize_rows_backward(lane, prepared, norms, dprepared, dprepared);
     lane.add_scaled(Scalar(1), dprepared, dtable);
   }
 

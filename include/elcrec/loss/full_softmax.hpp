@@ -67,6 +67,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
                   const SoftmaxLabels& labels, double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
+  static_assert(operation::Softmax<Lane>, "full_softmax: the lane lacks operations of operation::Softmax");
   using In = MatrixView<const T>;
   using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
   const Index side_count = ssize(sides);
@@ -147,11 +148,11 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
     });
     step.backend().parallel_for(cut.blocks, [&](Lane& lane, Index b) {
       lane.multiply_nt(xr, items_of(table, b), block(b), Write::replace);
-      lane.exponentials(block(b), part(largest, b), part(sums, b));
+      exponentials(lane, block(b), part(largest, b), part(sums, b));
     });
     step.backend().parallel_for(1, [&](Lane& lane, Index) {
-      lane.softmax_factors(largest.slice_cols(0, rows), sums.slice_cols(0, rows), at_target.slice_cols(0, rows), scale,
-                           factors.slice_cols(0, rows), row_loss.slice_cols(0, rows));
+      softmax_factors(lane, largest.slice_cols(0, rows), sums.slice_cols(0, rows), at_target.slice_cols(0, rows), scale,
+                      factors.slice_cols(0, rows), row_loss.slice_cols(0, rows));
       lane.add_sum(mean, row_loss.slice_cols(0, rows), loss);
     });
     step.backend().parallel_for(tasks, [&](Lane& lane, Index task) {

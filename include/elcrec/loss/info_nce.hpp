@@ -28,6 +28,7 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
               const InfoNceOptions& options, double* loss, MatrixView<typename B::Scalar> dz) {
   using T = typename B::Scalar;
   using Lane = typename B::Lane;
+  static_assert(operation::InfoNce<Lane>, "info_nce: the lane lacks operations of operation::InfoNce");
   const Index n = index.samples;
   // Samples of a task: both operands are read again for every tile.
   const Index tile = B::spreads_operations ? std::max<Index>(1, n) : 128;
@@ -44,23 +45,23 @@ void info_nce(const B& backend, typename B::Workspace& memory, const GramIndex& 
       pair -= ++i;
     }
     const auto end = [&](Index t) { return (std::min)(n, (t + 1) * tile); };
-    lane.gram(index, z, i * tile, end(i), pair * tile, end(pair), s);
+    gram(lane, index, z, i * tile, end(i), pair * tile, end(pair), s);
   });
   constexpr Index rows = 32;
   backend.parallel_blocks(n, rows, [&](Lane& lane, Index first, Index last) {
-    lane.info_nce(labels, static_cast<T>(options.temperature), static_cast<T>(options.weight * mean), first, last, s,
-                  row_loss);
+    info_nce_rows(lane, labels, static_cast<T>(options.temperature), static_cast<T>(options.weight * mean), first, last,
+                  s, row_loss);
   });
   backend.parallel_blocks(n, rows, [&](Lane& lane, Index first, Index last) {
-    lane.add_transposed(s, first, last, g.slice_rows(first, last));
+    add_transposed(lane, s, first, last, g.slice_rows(first, last));
   });
   // Where samples fill all of many positions, a task takes two of these and every sample, so that z is read once.
   // Elsewhere the positions are too unequal (most samples stand at the last one): a task takes some samples.
   const bool by_position = index.dense && index.positions >= 8;
   const Index grain = by_position ? 2 : tile / 2;
   backend.parallel_blocks(by_position ? index.positions : n, grain, [&](Lane& lane, Index first, Index last) {
-    lane.gram_backward(index, g, z, by_position ? 0 : first, by_position ? n : last, by_position ? first : 0,
-                       by_position ? last : index.positions, Write::replace, dz);
+    gram_backward(lane, index, g, z, by_position ? 0 : first, by_position ? n : last, by_position ? first : 0,
+                  by_position ? last : index.positions, Write::replace, dz);
   });
   backend.parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
 }

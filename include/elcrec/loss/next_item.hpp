@@ -26,15 +26,17 @@ void pairwise_loss(Step& step, Encoding<typename Step::Scalar>& encoding, Pairwi
                    double* loss) {
   using T = typename Step::Scalar;
   using Lane = typename Step::Lane;
+  static_assert(operation::PairwiseNextItem<Lane>,
+                "pairwise_loss: the lane lacks operations of operation::PairwiseNextItem");
   const TokenView& tokens = encoding.tokens;
   const double mean = 1.0 / static_cast<double>(std::max<Index>(1, tokens.target_count));
   const auto row_loss = step.memory().template matrix<T>(1, tokens.tokens());
   const auto positive = step.memory().template matrix<T>(1, tokens.tokens());  // d loss / d score
   const auto negative = step.memory().template matrix<T>(1, tokens.tokens());
   step.for_each_slice(encoding, [&](Lane& lane, const BatchSlice& slice) {
-    lane.pairwise_next_item(kind, slice.tokens, slice.rows(encoding.q), step.scored_items(),
-                            static_cast<T>(weight * mean), slice.columns(row_loss), slice.columns(positive),
-                            slice.columns(negative), slice.rows(encoding.dq));
+    pairwise_next_item(lane, kind, slice.tokens, slice.rows(encoding.q), step.scored_items(),
+                       static_cast<T>(weight * mean), slice.columns(row_loss), slice.columns(positive),
+                       slice.columns(negative), slice.rows(encoding.dq));
   });
   step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
   step.scored_items_gradient().add({tokens.targets, positive.flat(), encoding.q});

@@ -22,13 +22,14 @@ enum class Pooling {
 template <BackendLane Lane>
 void pool(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const typename Lane::Scalar> x,
           MatrixView<typename Lane::Scalar> y) {
+  static_assert(operation::Pooling<Lane>, "pool: the lane lacks operations of operation::Pooling");
   switch (pooling) {
     case Pooling::mean:
-      return lane.mean_pool(tokens, x, y);
+      return mean_pool(lane, tokens, x, y);
     case Pooling::concat:
-      return lane.concat_pool(tokens, x, y);
+      return concat_pool(lane, tokens, x, y);
     case Pooling::last:
-      return lane.last_pool(tokens, x, y);
+      return last_pool(lane, tokens, x, y);
   }
 }
 
@@ -36,13 +37,14 @@ void pool(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const
 template <BackendLane Lane>
 void pool_backward(Lane& lane, Pooling pooling, const TokenView& tokens, MatrixView<const typename Lane::Scalar> dy,
                    MatrixView<typename Lane::Scalar> dx) {
+  static_assert(operation::Pooling<Lane>, "pool: the lane lacks operations of operation::Pooling");
   switch (pooling) {
     case Pooling::mean:
-      return lane.mean_pool_backward(tokens, dy, dx);
+      return mean_pool_backward(lane, tokens, dy, dx);
     case Pooling::concat:
-      return lane.concat_pool_backward(tokens, dy, dx);
+      return concat_pool_backward(lane, tokens, dy, dx);
     case Pooling::last:
-      return lane.last_pool_backward(tokens, dy, dx);
+      return last_pool_backward(lane, tokens, dy, dx);
   }
 }
 

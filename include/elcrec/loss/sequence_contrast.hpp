@@ -87,6 +87,7 @@ struct SequenceContrast {
   template <class Lane, class Clusters, class In>
   void nearest_rows(Lane& lane, const Clusters& clusters, const TokenView& tokens, In y,
                     std::span<std::int32_t> ids) const {
+    static_assert(operation::ExpandIds<Lane>, "SequenceContrast: the lane lacks operations of operation::ExpandIds");
     if (pooling != Pooling::concat) {
       clusters.nearest(lane, y, ids);
       return;
@@ -94,9 +95,9 @@ struct SequenceContrast {
     const auto frame = lane.workspace().frame();
     const auto flat = lane.workspace().template matrix<typename Lane::Scalar>(tokens.sequences(), clusters.hidden());
     const auto sample_ids = lane.workspace().template array<std::int32_t>(tokens.sequences());
-    lane.concat_pool(tokens, y, flat);
+    concat_pool(lane, tokens, y, flat);
     clusters.nearest(lane, flat, sample_ids);
-    lane.expand_ids(tokens, sample_ids, ids);
+    expand_ids(lane, tokens, sample_ids, ids);
   }
 };
 

@@ -211,7 +211,7 @@ class SequentialModel {
       const auto frame = lane.workspace().frame();
       encoder.forward_last(Pass<Backend>{lane, lane.workspace(), {}}, tokens, items(), y);
     } else {
-      encode(lane, tokens, [&](MatrixView<const Scalar> x) { lane.last_pool(tokens, x, y); });
+      encode(lane, tokens, [&](MatrixView<const Scalar> x) { last_pool(lane, tokens, x, y); });
     }
   }
 

@@ -23,6 +23,8 @@ struct AttentionOptions {
 /// y = LN(x + dropout(W_o · attention(x))), attention over each sequence of a ragged batch (Vaswani et al., 2017).
 template <Backend B>
 struct AttentionBlock {
+  static_assert(operation::Attention<typename B::Lane>,
+                "AttentionBlock: the lane lacks operations of operation::Attention");
   using Backend = B;
   using T = typename B::Scalar;
   using In = MatrixView<const T>;
@@ -52,8 +54,8 @@ struct AttentionBlock {
     const Index keys = B::Lane::key_columns(tokens.longest);
     cache = {x, pass.keep(t, 3 * d), pass.keep(t, options.heads * keys), pass.keep(t, d), {}};
     projection.forward(pass.lane, x, cache.qkv);
-    pass.lane.attention(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
-                        cache.probabilities, cache.context);
+    attention(pass.lane, tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
+              cache.probabilities, cache.context);
     const auto frame = pass.lane.workspace().frame();
     const Out out = pass.scratch(t, d);
     dense.forward_without_bias(pass.lane, cache.context, out);
@@ -85,7 +87,7 @@ struct AttentionBlock {
       const In key_weight = weight.slice_rows(d + h * w, d + (h + 1) * w);
       pass.lane.multiply_nn(of_head(queries, h, w), key_weight, of_head(token_queries, h, d), Write::replace);
     }
-    pass.lane.last_attention(tokens, T(1) / std::sqrt(static_cast<T>(w)), token_queries, x, sums);
+    last_attention(pass.lane, tokens, T(1) / std::sqrt(static_cast<T>(w)), token_queries, x, sums);
     for (Index h = 0; h < heads; ++h) {
       const In value_weight = weight.slice_rows(2 * d + h * w, 2 * d + (h + 1) * w);
       const In value_bias = of_head(bias.slice_cols(2 * d, 3 * d), h, w);
@@ -108,8 +110,8 @@ struct AttentionBlock {
                       gradient.dense.bias.view());
     dense.accumulate_weight(pass.lane, cache.context, dout, gradient.dense);
     dense.input_gradient(pass.lane, dout, dcontext, Write::replace);
-    pass.lane.attention_backward(tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
-                                 cache.probabilities, dcontext, dqkv);
+    attention_backward(pass.lane, tokens, options.heads, options.mask, probability_mask(pass, site), cache.qkv,
+                       cache.probabilities, dcontext, dqkv);
     projection.accumulate(pass.lane, cache.x, dqkv, gradient.projection);
     projection.input_gradient(pass.lane, dqkv, dx, Write::add);
   }

@@ -11,6 +11,7 @@ namespace elcrec::inline ELCREC_TARGET {
 /// y = LN(x + dropout(W_2 · gelu(W_1 · x))), with an inner width of 4D.
 template <Backend B>
 struct FeedForward {
+  static_assert(operation::Gelu<typename B::Lane>, "FeedForward: the lane lacks operations of operation::Gelu");
   using Backend = B;
   using T = typename B::Scalar;
   using In = MatrixView<const T>;
@@ -34,7 +35,7 @@ struct FeedForward {
     const Out active = pass.scratch(x.rows(), 4 * x.cols());
     const Out out = pass.scratch(x.rows(), x.cols());
     first.forward_without_bias(pass.lane, x, cache.inner);
-    pass.lane.bias_gelu(cache.inner, first.bias.view(), active);
+    bias_gelu(pass.lane, cache.inner, first.bias.view(), active);
     second.forward_without_bias(pass.lane, active, out);
     norm.add_forward(pass, tokens, pass.dropout.mask(site, dropout), out, second.bias.view(), x, cache.norm, y);
   }
@@ -49,7 +50,7 @@ struct FeedForward {
     norm.add_backward(pass, tokens, pass.dropout.mask(site, dropout), cache.norm, dy, gradient.norm, dx, dout,
                       gradient.second.bias.view());
     second.input_gradient(pass.lane, dout, dinner, Write::replace);
-    pass.lane.bias_gelu_backward(cache.inner, first.bias.view(), dinner, active, dinner);
+    bias_gelu_backward(pass.lane, cache.inner, first.bias.view(), dinner, active, dinner);
     second.accumulate_weight(pass.lane, active, dout, gradient.second);
     first.accumulate(pass.lane, cache.x, dinner, gradient.first);
     first.input_gradient(pass.lane, dinner, dx, Write::add);

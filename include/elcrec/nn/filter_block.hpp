@@ -29,6 +29,10 @@ struct FilterOptions {
 /// the backward pass applies it too. Not causal: every position sees the whole sequence.
 template <Backend B>
 struct FilterBlock {
+  static_assert(operation::SequenceProjection<typename B::Lane>,
+                "FilterBlock: the lane lacks operations of operation::SequenceProjection");
+  static_assert(operation::LastPooling<typename B::Lane>,
+                "FilterBlock: the lane lacks operations of operation::LastPooling");
   using Backend = B;
   using T = typename B::Scalar;
   using Lane = typename B::Lane;
@@ -63,7 +67,7 @@ struct FilterBlock {
     cache = {pass.keep(x.rows(), x.cols()), {}};
     const auto frame = pass.lane.workspace().frame();
     const Out low = pass.scratch(x.rows(), x.cols());
-    pass.lane.project_sequences(tokens, basis_.view(), x, low);
+    project_sequences(pass.lane, tokens, basis_.view(), x, low);
     pass.lane.copy(x, cache.high);
     pass.lane.add_scaled(T(-1), low, cache.high);
     pass.lane.multiply_nt(cache.high, high_weight.view(), low, Write::add);
@@ -76,8 +80,8 @@ struct FilterBlock {
     const Out low = pass.scratch(x.rows(), x.cols());
     const Out sum = pass.scratch(x_last.rows(), x.cols());
     const Out high = pass.scratch(x_last.rows(), x.cols());
-    pass.lane.project_sequences(tokens, basis_.view(), x, low);
-    pass.lane.last_pool(tokens, low, sum);
+    project_sequences(pass.lane, tokens, basis_.view(), x, low);
+    last_pool(pass.lane, tokens, low, sum);
     pass.lane.copy(x_last, high);
     pass.lane.add_scaled(T(-1), sum, high);
     pass.lane.multiply_nt(high, high_weight.view(), sum, Write::add);
@@ -96,7 +100,7 @@ struct FilterBlock {
     pass.lane.multiply_nn(dsum, high_weight.view(), dhigh, Write::replace);
     pass.lane.add_scaled(T(1), dhigh, dx);
     pass.lane.add_scaled(T(-1), dhigh, dsum);  // d low
-    pass.lane.project_sequences(tokens, basis_.view(), dsum, dhigh);
+    project_sequences(pass.lane, tokens, basis_.view(), dsum, dhigh);
     pass.lane.add_scaled(T(1), dhigh, dx);
   }
 

@@ -10,6 +10,7 @@ namespace elcrec::inline ELCREC_TARGET {
 /// y = gamma ∘ (x - mean) / sqrt(var + eps) + beta over the columns, with the biased variance.
 template <Backend B>
 struct LayerNorm {
+  static_assert(operation::LayerNorm<typename B::Lane>, "LayerNorm: the lane lacks operations of operation::LayerNorm");
   using Backend = B;
   using T = typename B::Scalar;
   using In = MatrixView<const T>;
@@ -28,28 +29,28 @@ struct LayerNorm {
   /// x (T, D) -> y (T, D)
   void forward(const Pass<B>& pass, In x, Cache& cache, Out y) const {
     cache = {pass.keep(x.rows(), x.cols()), pass.keep(1, x.rows())};
-    pass.lane.layer_norm(x, gamma.view(), beta.view(), epsilon, cache.normalised, cache.rstd, y);
+    layer_norm(pass.lane, x, gamma.view(), beta.view(), epsilon, cache.normalised, cache.rstd, y);
   }
 
   /// dy (T, D) -> dx (T, D), which may be dy
   void backward(const Pass<B>& pass, const Cache& cache, In dy, LayerNorm& gradient, Out dx) const {
-    pass.lane.layer_norm_backward(cache.normalised, cache.rstd, gamma.view(), dy, dx, gradient.gamma.view(),
-                                  gradient.beta.view());
+    layer_norm_backward(pass.lane, cache.normalised, cache.rstd, gamma.view(), dy, dx, gradient.gamma.view(),
+                        gradient.beta.view());
   }
 
   /// y = LN(residual + dropout(x + b)), with a bias b (1, D) or none. x, residual (T, D) -> y (T, D)
   void add_forward(const Pass<B>& pass, const TokenView& tokens, const DropoutMask& mask, In x, In b, In residual,
                    Cache& cache, Out y) const {
     cache = {pass.keep(x.rows(), x.cols()), pass.keep(1, x.rows())};
-    pass.lane.add_norm(tokens, mask, x, b, residual, gamma.view(), beta.view(), epsilon, cache.normalised, cache.rstd,
-                       y);
+    add_norm(pass.lane, tokens, mask, x, b, residual, gamma.view(), beta.view(), epsilon, cache.normalised, cache.rstd,
+             y);
   }
 
   /// dy (T, D) -> dresidual (T, D), which may be dy, and dx (T, D); adds to db (1, D) or, without a bias, to none.
   void add_backward(const Pass<B>& pass, const TokenView& tokens, const DropoutMask& mask, const Cache& cache, In dy,
                     LayerNorm& gradient, Out dresidual, Out dx, Out db) const {
-    pass.lane.add_norm_backward(tokens, mask, cache.normalised, cache.rstd, gamma.view(), dy, dresidual, dx,
-                                gradient.gamma.view(), gradient.beta.view(), db);
+    add_norm_backward(pass.lane, tokens, mask, cache.normalised, cache.rstd, gamma.view(), dy, dresidual, dx,
+                      gradient.gamma.view(), gradient.beta.view(), db);
   }
 
   static void visit_parameters(auto& self, auto&& visitor) {

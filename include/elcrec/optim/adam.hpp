@@ -40,6 +40,8 @@ struct Adam {
 /// Moments and step count of Adam for one list of parameters.
 template <Backend B>
 class AdamState {
+  static_assert(operation::Adam<typename B::Lane>, "Adam: the lane lacks operations of operation::Adam");
+
  public:
   using T = typename B::Scalar;
 
@@ -84,7 +86,7 @@ class AdamState {
     }
     constexpr Index block = Index{1} << 14;
     backend.parallel_blocks(elements, block,
-                            [&](auto& lane, Index first, Index last) { lane.adam(update, dense_, first, last); });
+                            [&](auto& lane, Index first, Index last) { adam(lane, update, dense_, first, last); });
   }
 
   [[nodiscard]] long steps() const { return steps_; }
@@ -115,8 +117,8 @@ class AdamState {
     };
     constexpr Index block = 256;
     backend.parallel_blocks(ssize(*gradient.rows), block, [&](auto& lane, Index first, Index last) {
-      lane.adam_rows(update, slice(*gradient.rows, first, last), parameter.values, MatrixView<const T>(gradient.values),
-                     table(moments.mean.view()), table(moments.square.view()));
+      adam_rows(lane, update, slice(*gradient.rows, first, last), parameter.values,
+                MatrixView<const T>(gradient.values), table(moments.mean.view()), table(moments.square.view()));
     });
   }
 

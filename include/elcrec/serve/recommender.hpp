@@ -59,6 +59,7 @@ class Recommender {
   using Scalar = typename Model::Scalar;
   using Backend = typename Model::Backend;
   using Lane = typename Model::Lane;
+  static_assert(operation::Ranking<Lane>, "Recommender: the lane lacks operations of operation::Ranking");
   /// Whether the backend's lanes have an index of their own for exact top k.
   static constexpr bool has_index = requires { typename Model::Lane::ItemIndex; };
 
@@ -178,12 +179,12 @@ class Recommender {
     const auto norms = lane.workspace().template matrix<Scalar>(1, clusters.count());
     const auto user = lane.workspace().template matrix<Scalar>(1, clusters.hidden());
     model_.encode_user(lane, tokens, user);
-    lane.normalize_rows(user, norms.slice_cols(0, 1), user);
+    normalize_rows(lane, user, norms.slice_cols(0, 1), user);
     // |c_j - h| as the norm of a row that normalize_rows writes beside it
     const auto gaps = lane.workspace().template matrix<Scalar>(clusters.count(), clusters.hidden());
-    lane.normalize_rows(clusters.centers(), norms, gaps);
+    normalize_rows(lane, clusters.centers(), norms, gaps);
     lane.add_row(Scalar(-1), user, gaps);
-    lane.normalize_rows(gaps, norms, gaps);
+    normalize_rows(lane, gaps, norms, gaps);
     scratch.distances.resize(static_cast<std::size_t>(clusters.count()));
     lane.read(std::span<const Scalar>(norms.flat()), std::span(scratch.distances));
     IntentMatch match{.distance = static_cast<float>(scratch.distances[0]), .runner_up_distance = INFINITY};
@@ -239,13 +240,13 @@ class Recommender {
     const auto offsets = lane.stage(std::span<const std::int32_t>(request.offsets));
     const auto seen = lane.stage(std::span<const ItemId>(request.seen));
     if constexpr (has_index) {
-      lane.top_k(rule, queries, scored_.view(), index_, offsets, seen,
-                 MatrixView<Scalar>(request.scores.data(), users, k), request.items, request.found);
+      top_k(lane, rule, queries, scored_.view(), index_, offsets, seen,
+            MatrixView<Scalar>(request.scores.data(), users, k), request.items, request.found);
     } else {
       const auto scores = lane.workspace().template matrix<Scalar>(users, k);
       const auto items = lane.workspace().template array<ItemId>(users * k);
       const auto found = lane.workspace().template array<Index>(users);
-      lane.top_k(rule, queries, scored_.view(), offsets, seen, scores, items, found);
+      top_k(lane, rule, queries, scored_.view(), offsets, seen, scores, items, found);
       lane.read(std::span<const Scalar>(scores.flat()), std::span<Scalar>(request.scores));
       lane.read(std::span<const ItemId>(items), std::span<ItemId>(request.items));
       lane.read(std::span<const Index>(found), std::span<Index>(request.found));

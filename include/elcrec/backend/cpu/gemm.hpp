@@ -19,6 +19,12 @@ namespace elcrec::inline ELCREC_TARGET::gemm {
 
 template <class T>
 inline constexpr Index tile_cols = 2 * simd::width<T>;
+
+/// n rounded up to whole tiles.
+template <class T>
+[[nodiscard]] constexpr Index whole_tiles(Index n) {
+  return (n + tile_cols<T> - 1) / tile_cols<T> * tile_cols<T>;
+}
 template <class T>
 inline constexpr Index tile_rows = simd::register_count == 32 ? 12 : 6;
 inline constexpr Index depth_block = 256;

@@ -9,6 +9,7 @@
 #include <span>
 
 #include "elcrec/backend/cpu/shorts.hpp"
+#include "elcrec/backend/cpu/simd_math.hpp"
 #include "elcrec/backend/host_buffer.hpp"
 #include "elcrec/core/finite.hpp"
 #include "elcrec/core/matrix_view.hpp"

@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "elcrec/backend/cpu/simd.hpp"
+#include "elcrec/backend/cpu/simd_math.hpp"
 
 /// Registers of 16-bit integers, for scores in integers: sums wrap around, as unsigned arithmetic does.
 namespace elcrec::inline ELCREC_TARGET::simd {

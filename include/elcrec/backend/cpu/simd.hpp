@@ -1,8 +1,9 @@
 #pragma once
 
-#include <cmath>
+#include <algorithm>
 #include <cstdint>
 #include <cstring>
+#include <limits>
 #include <type_traits>
 #include <utility>
 
@@ -264,16 +265,67 @@ inline T maximum(Pack<T> v) {
   return detail::fold<T>(v, [](Pack<T> a, Pack<T> b) { return a > b ? a : b; })[0];
 }
 
-/// Calls pack(i) for whole registers of [0, n) and single(i) for the rest.
-template <class T, class OnPack, class OnSingle>
-inline void each(Index n, OnPack pack, OnSingle single) {
+/// The elements that a formula is about: a register of those from i on. at(p) are the array p's, at.put(p, v) writes
+/// them.
+template <class T>
+struct AtRegister {
+  Index i;
+  Pack<T> operator()(const T* p) const { return load(p + i); }
+  void put(T* p, Pack<T> v) const { store<T>(p + i, v); }
+};
+/// The same of a single element.
+template <class T>
+struct AtElement {
+  Index i;
+  T operator()(const T* p) const { return p[i]; }
+  void put(T* p, T v) const { p[i] = v; }
+};
+
+/// f(at) for the whole registers of [0, n), then for the rest's elements, so that a formula is written once.
+template <class T, class F>
+inline void each(Index n, F f) {
   Index i = 0;
   for (; i + width<T> <= n; i += width<T>) {
-    pack(i);
+    f(AtRegister<T>{i});
   }
   for (; i < n; ++i) {
-    single(i);
+    f(AtElement<T>{i});
   }
+}
+
+/// Σ over [0, n) of what f(at) gives.
+template <class T, class F>
+inline T sum_of(Index n, F f) {
+  Pack<T> total{};
+  Index i = 0;
+  for (; i + width<T> <= n; i += width<T>) {
+    total += f(AtRegister<T>{i});
+  }
+  T rest = 0;
+  for (; i < n; ++i) {
+    rest += f(AtElement<T>{i});
+  }
+  return sum<T>(total) + rest;
+}
+
+/// Below every score: what is no candidate has it. Not -infinity, with which -ffast-math compares as it likes.
+template <class T>
+inline constexpr T never = std::numeric_limits<T>::lowest();
+
+/// The largest of n numbers; `never` of none.
+template <class T>
+inline T largest_of(const T* x, Index n) {
+  Pack<T> most = broadcast(never<T>);
+  Index i = 0;
+  for (; i + width<T> <= n; i += width<T>) {
+    const Pack<T> v = load(x + i);
+    most = v > most ? v : most;
+  }
+  T single = never<T>;
+  for (; i < n; ++i) {
+    single = (std::max)(single, x[i]);
+  }
+  return (std::max)(single, maximum<T>(most));
 }
 
 /// Σ a_i b_i
@@ -300,155 +352,13 @@ inline T dot(const T* a, const T* b, Index n) {
 /// y += a x
 template <class T>
 inline void add_scaled(T a, const T* x, T* y, Index n) {
-  const Pack<T> factor = broadcast(a);
-  each<T>(
-      n, [&](Index i) { store<T>(y + i, load(y + i) + factor * load(x + i)); }, [&](Index i) { y[i] += a * x[i]; });
+  each<T>(n, [&](auto at) { at.put(y, at(y) + a * at(x)); });
 }
 
-/// sqrt(x) lane by lane. By the processor's own instruction, since std::sqrt may have to set errno and then does not
-/// vectorise.
-inline Pack<float> sqrt(Pack<float> x) {
-#if defined(__AVX512F__)
-  return _mm512_maskz_sqrt_ps(0xFFFF, x);  // the unmasked one makes GCC 12 warn of an uninitialised value
-#elif defined(__AVX__)
-  return _mm256_sqrt_ps(x);
-#elif defined(__SSE2__)
-  return _mm_sqrt_ps(x);
-#else
-  for (Index i = 0; i < width<float>; ++i) {
-    x[i] = std::sqrt(x[i]);
-  }
-  return x;
-#endif
-}
-
-inline Pack<double> sqrt(Pack<double> x) {
-#if defined(__AVX512F__)
-  return _mm512_maskz_sqrt_pd(0xFF, x);
-#elif defined(__AVX__)
-  return _mm256_sqrt_pd(x);
-#elif defined(__SSE2__)
-  return _mm_sqrt_pd(x);
-#else
-  for (Index i = 0; i < width<double>; ++i) {
-    x[i] = std::sqrt(x[i]);
-  }
-  return x;
-#endif
-}
-
-/// 1/x, rounded as a division is but for one in a few hundred results, for x neither tiny nor huge. With AVX-512 an
-/// estimate and a step of Newton's method, since a division of 512 bits keeps the vector unit for 16 cycles.
-inline Pack<float> reciprocal(Pack<float> x) {
-#if defined(__AVX512F__)
-  const __m512 one = _mm512_set1_ps(1.0F);
-  const __m512 r = _mm512_maskz_rcp14_ps(0xFFFF, x);
-  return _mm512_fmadd_ps(r, _mm512_fnmadd_ps(x, r, one), r);
-#else
-  return 1.0F / x;
-#endif
-}
-
-/// Has v computed as it is written up to here: under a host's -ffast-math a compiler would take (x + a) - a for x. No
-/// instruction.
-template <class V>
-inline void settle(V& v) {
-#if defined(__SSE2__) && defined(__AVX512F__)
-  asm("" : "+v"(v));
-#elif defined(__SSE2__)
-  asm("" : "+x"(v));
-#elif defined(__aarch64__)
-  asm("" : "+w"(v));
-#else
-  asm("" : "+m"(v));
-#endif
-}
-
-/// The nearest whole numbers, for |x| < 2^22 or 2^51: by adding and taking away a number so large that its neighbours
-/// are whole numbers.
-inline Pack<float> round(Pack<float> x) {
-  const Pack<float> magic = broadcast(12582912.0F);  // 1.5 * 2^23
-  Pack<float> sum = x + magic;
-  settle(sum);
-  return sum - magic;
-}
-inline Pack<double> round(Pack<double> x) {
-  const Pack<double> magic = broadcast(6755399441055744.0);  // 1.5 * 2^52
-  Pack<double> sum = x + magic;
-  settle(sum);
-  return sum - magic;
-}
-
-/// Each lane within [low, high]; a NaN stays one. Two instructions, where selections by `?:` take four.
-inline Pack<float> clamp(Pack<float> x, float low, float high) {
-#if defined(__AVX512F__)
-  return _mm512_maskz_min_ps(0xFFFF, broadcast(high), _mm512_maskz_max_ps(0xFFFF, broadcast(low), x));
-#elif defined(__AVX__)
-  return _mm256_min_ps(broadcast(high), _mm256_max_ps(broadcast(low), x));
-#elif defined(__SSE2__)
-  return _mm_min_ps(broadcast(high), _mm_max_ps(broadcast(low), x));
-#else
-  x = x < low ? broadcast(low) : x;
-  return x > high ? broadcast(high) : x;
-#endif
-}
-
-/// e^x within 2 units in the last place for x in [-87.3, 88.3]; x is clamped to that range (so e^-inf is 1.2e-38, not
-/// 0), a NaN stays one. x = n ln2 + r with |r| <= ln2/2 (Cody and Waite), e^r = 1 + r + r² q(r), where q is the
-/// polynomial of degree 4 whose largest relative error is least (3e-9). Its terms are summed in pairs, a shorter chain
-/// than Horner's.
-inline Pack<float> exp(Pack<float> x) {
-  using V = Pack<float>;
-  using I = Pack<std::int32_t>;
-  x = clamp(x, -87.3F, 88.3F);  // beyond 88.37, 2^n alone would overflow
-  const V n = round(x * 1.44269504F);
-  V r = x - n * 0.693359375F;
-  settle(r);
-  r -= n * -2.12194440e-4F;
-  const V r2 = r * r;
-  const V q = (r2 * 0.00138145173F + (r * 0.00836875569F + 0.0416683927F)) * r2 + (r * 0.166665196F + 0.49999994F);
-  const V p = q * r2 + (r + 1.0F);
-  I bits;
-  std::memcpy(&bits, &p, sizeof(bits));
-  bits += __builtin_convertvector(n, I) << 23;  // 2^n p; of a NaN the conversion's low bits are 0
-  V result;
-  std::memcpy(&result, &bits, sizeof(result));
-  return result;
-}
-
-/// e^x lane by lane with the standard library's accuracy.
-inline Pack<double> exp(Pack<double> x) {
-  for (Index i = 0; i < width<double>; ++i) {
-    x[i] = std::exp(x[i]);
-  }
-  return x;
-}
-
-/// Φ(x) and e^(-x²/2) together, since the derivative of GELU needs both.
-/// Abramowitz & Stegun 7.1.26: the absolute error of Φ is below 3e-7 (3e-8 root mean square), mostly rounding.
-inline void normal_cdf(Pack<float> x, Pack<float>& cdf, Pack<float>& bell) {
-  using V = Pack<float>;
-  Pack<std::int32_t> bits;
-  std::memcpy(&bits, &x, sizeof(bits));
-  bits &= 0x7FFFFFFF;  // |x|; a selection takes three instructions
-  V magnitude;
-  std::memcpy(&magnitude, &bits, sizeof(magnitude));
-  bell = exp(x * x * -0.5F);
-  const V t = reciprocal(magnitude * (0.3275911F * 0.707106781F) + 1.0F);
-  V p = broadcast(0.5F * 1.061405429F);
-  p = p * t - 0.5F * 1.453152027F;
-  p = p * t + 0.5F * 1.421413741F;
-  p = p * t - 0.5F * 0.284496736F;
-  p = p * t + 0.5F * 0.254829592F;
-  const V tail = p * t * bell;
-  cdf = x < 0.0F ? tail : 1.0F - tail;
-}
-
-inline void normal_cdf(Pack<double> x, Pack<double>& cdf, Pack<double>& bell) {
-  for (Index i = 0; i < width<double>; ++i) {
-    cdf[i] = 0.5 * std::erfc(-x[i] * 0.70710678118654752440);
-    bell[i] = std::exp(-0.5 * x[i] * x[i]);
-  }
+/// x *= a
+template <class T>
+inline void scale(T a, T* x, Index n) {
+  each<T>(n, [&](auto at) { at.put(x, a * at(x)); });
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET::simd

@@ -1,12 +1,11 @@
 #pragma once
 
 #include <algorithm>
-#include <cmath>
 #include <limits>
 
-#include "elcrec/backend/eigen/dropout.hpp"
-#include "elcrec/backend/eigen/tile_product.hpp"
-#include "elcrec/core/dropout_mask.hpp"
+#include "elcrec/backend/eigen/lane.hpp"
+#include "elcrec/backend/eigen/packs.hpp"
+#include "elcrec/backend/eigen/products.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 #include "elcrec/core/token_view.hpp"
@@ -82,148 +81,32 @@ class KeyRow {
   Keys real_;  // but item 0
 };
 
-/// On top of Products and Dropout.
-template <class Base>
-class Attention : public Base {
- public:
-  using T = typename Base::Scalar;
-  using typename Base::In;
-  using typename Base::Out;
-
-  /// Whole tiles of a product, so that rows of scores need no rests.
-  [[nodiscard]] static Index key_columns(Index keys) { return (keys + tile_cols<T> - 1) / tile_cols<T> * tile_cols<T>; }
-
-  void attention(const TokenView& tokens, Index heads, AttentionMask mask, const DropoutMask& dropout, In qkv,
-                 Out probabilities, Out context) {
-    const Index d = context.cols();
-    const Index w = d / heads;
-    const T scale = T(1) / std::sqrt(static_cast<T>(w));
-    DropoutFactors<T> factors(dropout);
-    for (Index s = 0; s < tokens.sequences(); ++s) {
-      const Index begin = tokens.begin(s);
-      const Index n = tokens.length(s);
-      const auto frame = this->workspace().frame();
-      const Out weights = this->workspace().template matrix<T>(n, n);
-      const KeyRow<T> keys(this->workspace(), tokens, s);
-      const In rows = qkv.slice_rows(begin, begin + n);
-      for (Index h = 0; h < heads; ++h) {
-        const Out p = head_rows(probabilities, begin, n, heads, h);
-        multiply_keys(rows.slice_cols(h * w, (h + 1) * w), rows.slice_cols(d + h * w, d + (h + 1) * w), p);
-        for (Index i = 0; i < n; ++i) {
-          keys.softmax(mask, scale, i, p.row(i));
-          apply_dropout(tokens, dropout, factors, heads, s, h, i, p.row(i), weights.row(i));
-        }
-        this->multiply_nn(weights, rows.slice_cols(2 * d + h * w, 2 * d + (h + 1) * w),
-                          context.slice_rows(begin, begin + n).slice_cols(h * w, (h + 1) * w), Write::replace);
-      }
-    }
+/// y (N, key_columns(N)) = queries (N, W) · keys (N, W)ᵀ; the columns behind the keys hold anything.
+template <class T>
+void multiply_keys(EigenLane<T>& lane, Input<T> queries, Input<T> keys, Output<T> y) {
+  const Index n = keys.rows();
+  if (const Output<T> used = y.slice_cols(0, n); is_small(used, keys.cols())) {
+    lane.multiply_nt(queries, keys, used, Write::replace);
+  } else {
+    eigen::multiply<T>(lane.workspace(), {queries.data(), queries.stride(), 1}, {keys.data(), keys.stride(), 1}, n,
+                       keys.cols(), y, Write::replace);
   }
+}
 
-  void attention_backward(const TokenView& tokens, Index heads, [[maybe_unused]] AttentionMask mask,
-                          const DropoutMask& dropout, In qkv, In probabilities, In dcontext, Out dqkv) {
-    const Index d = dcontext.cols();
-    const Index w = d / heads;
-    const T scale = T(1) / std::sqrt(static_cast<T>(w));
-    DropoutFactors<T> factors(dropout);
-    for (Index s = 0; s < tokens.sequences(); ++s) {
-      const Index begin = tokens.begin(s);
-      const Index n = tokens.length(s);
-      const auto frame = this->workspace().frame();
-      const Out weights = this->workspace().template matrix<T>(n, n);
-      const Out padded_ds = this->workspace().template matrix<T>(n, key_columns(n));
-      const Out ds = padded_ds.slice_cols(0, n);
-      const In rows = qkv.slice_rows(begin, begin + n);
-      const Out drows = dqkv.slice_rows(begin, begin + n);
-      for (Index h = 0; h < heads; ++h) {
-        const In p = head_rows(probabilities, begin, n, heads, h);
-        const In dc = dcontext.slice_rows(begin, begin + n).slice_cols(h * w, (h + 1) * w);
-        const auto block = [&](auto view, Index part) {
-          return view.slice_cols(part * d + h * w, part * d + (h + 1) * w);
-        };
-        multiply_keys(dc, block(rows, 2), padded_ds);
-        for (Index i = 0; i < n; ++i) {
-          T* g = ds.row(i);
-          T* wi = weights.row(i);
-          const T* pi = p.row(i);
-          apply_dropout(tokens, dropout, factors, heads, s, h, i, pi, wi);
-          // weights = p ∘ factor, so Σ p factor dp = weights·dp.
-          const T mean = dot<T>(wi, g, n);
-          each<T>(n, [&](auto at) { at(g) = scale * (at(wi) * at(g) - at(pi) * mean); });
-        }
-        this->multiply_tn(weights, dc, block(drows, 2), Write::replace);
-        this->multiply_nn(ds, block(rows, 1), block(drows, 0), Write::replace);
-        this->multiply_tn(ds, block(rows, 0), block(drows, 1), Write::replace);
-      }
-    }
+/// p_j = query·x_j
+template <class T>
+void dot_rows(const T* query, MatrixView<const T> x, T* p) {
+  for (Index j = 0; j < x.rows(); ++j) {
+    p[j] = eigen::dot(query, x.row(j), x.cols());
   }
+}
 
-  void last_attention(const TokenView& tokens, T scale, In queries, In x, Out sums) {
-    const Index d = x.cols();
-    this->fill(sums, T(0));
-    for (Index s = 0; s < tokens.sequences(); ++s) {
-      const Index begin = tokens.begin(s);
-      const Index n = tokens.length(s);
-      if (n == 0) {
-        continue;
-      }
-      const auto frame = this->workspace().frame();
-      const KeyRow<T> keys(this->workspace(), tokens, s);
-      T* const p = this->workspace().template array<T>(key_columns(n)).data();
-      for (Index first = 0; first < queries.cols(); first += d) {
-        for (Index j = 0; j < n; ++j) {
-          p[j] = dot(queries.row(s) + first, x.row(begin + j), d);
-        }
-        keys.softmax(AttentionMask::bidirectional, scale, n - 1, p);
-        for (Index j = 0; j < n; ++j) {
-          eigen::add_scaled(p[j], x.row(begin + j), sums.row(s) + first, d);
-        }
-      }
-    }
+/// y += Σ_j p_j x_j
+template <class T>
+void add_weighted_rows(const T* p, MatrixView<const T> x, T* y) {
+  for (Index j = 0; j < x.rows(); ++j) {
+    eigen::add_scaled(p[j], x.row(j), y, x.cols());
   }
-
- private:
-  /// y (N, key_columns(N)) = queries (N, W) · keys (N, W)ᵀ; the columns behind the keys hold anything.
-  void multiply_keys(In queries, In keys, Out y) {
-    const Index n = keys.rows();
-    if (const Out used = y.slice_cols(0, n); Base::is_small(used, keys.cols())) {
-      this->multiply_nt(queries, keys, used, Write::replace);
-    } else {
-      this->multiply({queries.data(), queries.stride(), 1}, {keys.data(), keys.stride(), 1}, n, keys.cols(), y,
-                     Write::replace);
-    }
-  }
-
-  /// Rows of a sequence and columns of a head in the probabilities, with their room.
-  template <class View>
-  static View head_rows(View probabilities, Index begin, Index n, Index heads, Index h) {
-    const Index columns = probabilities.cols() / heads;
-    return probabilities.slice_rows(begin, begin + n).slice_cols(h * columns, h * columns + key_columns(n));
-  }
-
-  /// weights_j = p_j times the dropout factor of (query i, key j) of head h.
-  void apply_dropout(const TokenView& tokens, const DropoutMask& dropout, DropoutFactors<T>& source, Index heads,
-                     Index s, Index h, Index i, const T* p, T* weights) {
-    const Index n = tokens.length(s);
-    if (!dropout.active()) {
-      std::copy_n(p, n, weights);
-      return;
-    }
-    const auto frame = this->workspace().frame();
-    const Index columns = DropoutMask::head_columns(tokens.max_length);
-    const Index begin = tokens.begin(s);
-    const Index first = tokens.position(begin) / DropoutMask::group_columns * DropoutMask::group_columns;
-    const Index count = tokens.position(begin + n - 1) + 1 - first;
-    T* factors = this->factor_row(count);
-    source.row(tokens.random_row(s, begin + i), heads * columns, h * columns + first, count, factors);
-    const Index skipped = tokens.position(begin) - first;
-    if (count - skipped == n) {  // no gaps between the positions
-      each<T>(n, [&](auto at) { at(weights) = at(p) * at(factors + skipped); });
-      return;
-    }
-    for (Index j = 0; j < n; ++j) {
-      weights[j] = p[j] * factors[tokens.position(begin + j) - first];
-    }
-  }
-};
+}
 
 }  // namespace elcrec::inline ELCREC_TARGET::eigen

@@ -1,14 +1,11 @@
 #pragma once
 
-#include <algorithm>
 #include <array>
 #include <cstdint>
 
 #include "elcrec/backend/eigen/packs.hpp"
 #include "elcrec/core/dropout_mask.hpp"
-#include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/random.hpp"
-#include "elcrec/core/token_view.hpp"
 
 namespace elcrec::inline ELCREC_TARGET::eigen {
 
@@ -103,51 +100,6 @@ class DropoutFactors {
   T scale_;
   std::uint64_t batch_ = ~std::uint64_t{0};
   EightBlocks words_;
-};
-
-template <class Base>
-class Dropout : public Base {
- public:
-  using T = typename Base::Scalar;
-  using typename Base::In;
-  using typename Base::Out;
-
-  void dropout(const TokenView& tokens, const DropoutMask& mask, Out x) {
-    if (!mask.active()) {
-      return;
-    }
-    const auto frame = this->workspace().frame();
-    for_each_mask_row(tokens, mask, x, [&](Index t, const T* factors) {
-      T* row = x.row(t);
-      each<T>(x.cols(), [&](auto at) { at(row) *= at(factors); });
-    });
-  }
-
- protected:
-  /// f(t, what the elements of row t of x are multiplied by), for every row.
-  template <class F>
-  void for_each_mask_row(const TokenView& tokens, const DropoutMask& mask, In x, F f) {
-    T* factors = factor_row(x.cols());
-    if (!mask.active()) {
-      std::fill_n(factors, x.cols(), T(1));
-      for (Index t = 0; t < x.rows(); ++t) {
-        f(t, factors);
-      }
-      return;
-    }
-    DropoutFactors<T> source(mask);
-    for (Index s = 0; s < tokens.sequences(); ++s) {
-      for (Index t = tokens.begin(s); t < tokens.end(s); ++t) {
-        source.row(tokens.random_row(s, t), x.cols(), 0, x.cols(), factors);
-        f(t, factors);
-      }
-    }
-  }
-
-  /// Room for the factors of `columns` elements.
-  T* factor_row(Index columns) {
-    return this->workspace().template array<T>(DropoutMask::groups(columns) * DropoutMask::group_columns).data();
-  }
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET::eigen

@@ -30,16 +30,30 @@ template <Index N, class T>
   return Eigen::Map<std::conditional_t<std::is_const_v<T>, const Array, Array>>(p);
 }
 
-/// Calls f(at) for packs that cover [0, n), then for single elements: at(p) are the elements of the array p that it is
-/// about, so that a formula is written once.
+/// The N elements that a formula is about, those from i on: at(p) are the array p's, in place; at.put(p, v) writes
+/// them.
+template <Index N>
+struct At {
+  Index i;
+  template <class T>
+  [[nodiscard]] auto operator()(T* p) const {
+    return elements<N>(p + i);
+  }
+  template <class T, class V>
+  void put(T* p, const V& v) const {
+    elements<N>(p + i) = v;
+  }
+};
+
+/// f(at) for packs that cover [0, n), then for the rest's elements, so that a formula is written once.
 template <class T, class F>
 [[gnu::flatten]] void each(Index n, F f) {
   Index i = 0;
   for (; i + pack_size<T> <= n; i += pack_size<T>) {
-    f([i](auto* p) { return elements<pack_size<T>>(p + i); });
+    f(At<pack_size<T>>{i});
   }
   for (; i < n; ++i) {
-    f([i](auto* p) { return elements<1>(p + i); });
+    f(At<1>{i});
   }
 }
 
@@ -49,11 +63,11 @@ template <class T, class F>
   Pack<T> total = Pack<T>::Zero();
   Index i = 0;
   for (; i + pack_size<T> <= n; i += pack_size<T>) {
-    total += f([i](auto* p) { return elements<pack_size<T>>(p + i); });
+    total += f(At<pack_size<T>>{i});
   }
   T rest = 0;
   for (; i < n; ++i) {
-    rest += f([i](auto* p) { return elements<1>(p + i); }).value();
+    rest += f(At<1>{i}).value();
   }
   return total.sum() + rest;
 }
@@ -68,6 +82,12 @@ template <class T>
 template <class T>
 void add_scaled(T a, const T* x, T* y, Index n) {
   each<T>(n, [&](auto at) { at(y) += a * at(x); });
+}
+
+/// x *= a
+template <class T>
+void scale(T a, T* x, Index n) {
+  each<T>(n, [&](auto at) { at(x) *= a; });
 }
 
 /// The largest of n numbers; the lowest there is of none.

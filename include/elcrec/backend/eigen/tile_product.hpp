@@ -20,6 +20,12 @@ template <class T>
 inline constexpr Index tile_cols = 2 * pack_size<T>;
 inline constexpr Index depth_block = 512;
 
+/// n rounded up to whole tiles.
+template <class T>
+[[nodiscard]] constexpr Index whole_tiles(Index n) {
+  return (n + tile_cols<T> - 1) / tile_cols<T> * tile_cols<T>;
+}
+
 /// A matrix in the role of a factor: element (i, k) is data[i * row + k * col].
 template <class T>
 struct Operand {

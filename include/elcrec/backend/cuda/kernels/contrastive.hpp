@@ -249,8 +249,8 @@ struct InfoNceKernel {
 };
 
 template <class T>
-void info_nce(const Stream& stream, std::span<const std::int32_t> labels, T temperature, T weight, Index i0, Index i1,
-              MatrixView<T> s, MatrixView<T> loss) {
+void info_nce_rows(const Stream& stream, std::span<const std::int32_t> labels, T temperature, T weight, Index i0,
+                   Index i1, MatrixView<T> s, MatrixView<T> loss) {
   using Kernel = InfoNceKernel<T>;
   launch(stream, {.x = i1 - i0}, {.x = Kernel::max_threads}, 0,
          Kernel{labels.empty() ? nullptr : labels.data(), temperature, weight, static_cast<int>(i0), s, loss.data()});

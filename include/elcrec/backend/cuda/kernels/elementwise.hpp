@@ -3,11 +3,13 @@
 #include <span>
 
 #include "elcrec/backend/cuda/kernels/arrays.hpp"
+#include "elcrec/core/operations.hpp"
 
-/// y_rc = f(x_rc, y_rc) on matrices (R, D): fill, clear, copy, scale, add_scaled, add_row; scale_rows.
+/// y_rc = f(x_rc, y_rc) on matrices (R, D): fill, clear, copy, scale, add_scaled, add_row; multiply_elementwise, a
+/// function of three; scale_rows.
 ///
-/// Bytes an element (float): fill and clear 4, copy 8, scale 8, add_scaled 12, add_row 8. At most 2 operations. Bound
-/// by memory: one pack of 16 bytes a thread, no shared memory, fewer than 32 registers.
+/// Bytes an element (float): fill and clear 4, copy 8, scale 8, add_scaled 12, add_row 8, multiply_elementwise 16. At
+/// most 2 operations. Bound by memory: one pack of 16 bytes a thread, no shared memory, fewer than 32 registers.
 namespace elcrec::inline ELCREC_TARGET::cuda {
 
 template <class T, int N, class F>
@@ -121,6 +123,62 @@ void add_scaled(const Stream& stream, T a, MatrixView<const T> x, MatrixView<T> 
 template <class T>
 void add_row(const Stream& stream, T a, MatrixView<const T> row, MatrixView<T> y) {
   map(stream, MatrixView<const T>(row.data(), y.rows(), y.cols(), 0), y, detail::PlusScaled<T>{a});
+}
+
+template <class T, int N, class F>
+struct CombineKernel {
+  MatrixView<const T> x;
+  MatrixView<const T> z;
+  MatrixView<T> y;
+  F f;
+
+  __device__ void operator()() const {
+    for_each_cell(y.rows(), y.cols() / N, [this](Index r, Index c) {
+      const auto in = load_pack<N>(x.row(r) + c * N);
+      const auto by = load_pack<N>(z.row(r) + c * N);
+      auto out = load_pack<N>(static_cast<const T*>(y.row(r) + c * N));
+      for (int i = 0; i < N; ++i) {
+        out[i] = f(in[i], by[i], out[i]);
+      }
+      store_pack<N>(y.row(r) + c * N, out);
+    });
+  }
+};
+
+/// y_rc = f(x_rc, z_rc, y_rc). y may be x or z.
+template <class T, class F>
+void combine(const Stream& stream, MatrixView<const T> x, MatrixView<const T> z, MatrixView<T> y, F f) {
+  const bool gapless = x.contiguous() && z.contiguous() && y.contiguous();
+  x = as_one_row(x, gapless);
+  z = as_one_row(z, gapless);
+  y = as_one_row(y, gapless);
+  with_pack_width<T>(has_packs(x) && has_packs(z) && has_packs(y), [&](auto n) {
+    const auto [grid, block] = cell_shape(y.rows(), y.cols() / n);
+    launch(stream, grid, block, 0, CombineKernel<T, n, F>{x, z, y, f});
+  });
+}
+
+namespace detail {
+
+template <class T>
+struct Product {
+  __device__ T operator()(T x, T z, T) const { return x * z; }
+};
+template <class T>
+struct PlusProduct {
+  __device__ T operator()(T x, T z, T y) const { return y + x * z; }
+};
+
+}  // namespace detail
+
+template <class T>
+void multiply_elementwise(const Stream& stream, MatrixView<const T> x, MatrixView<const T> z, MatrixView<T> y,
+                          Write write) {
+  if (write == Write::add) {
+    combine(stream, x, z, y, detail::PlusProduct<T>{});
+  } else {
+    combine(stream, x, z, y, detail::Product<T>{});
+  }
 }
 
 template <class T, int N>

@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <span>
 
+#include "elcrec/backend/cuda/kernels/activations.hpp"
 #include "elcrec/backend/cuda/kernels/softmax.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
@@ -58,12 +59,12 @@ struct PairwiseNextItemKernel {
       score_neg = warp_sum(score_neg);
       if (bpr) {
         row_loss = softplus(score_neg - score_pos);
-        dpositive = -weight * logistic(score_neg - score_pos);
+        dpositive = -weight * detail::logistic(score_neg - score_pos);
         dnegative = -dpositive;
       } else {
         row_loss = softplus(-score_pos) + softplus(score_neg);
-        dpositive = -weight * logistic(-score_pos);
-        dnegative = weight * logistic(score_neg);
+        dpositive = -weight * detail::logistic(-score_pos);
+        dnegative = weight * detail::logistic(score_neg);
       }
       for (Index c = lane(); c < x.cols(); c += warp_size) {
         dx(t, c) += dpositive * pos[c] + dnegative * neg[c];
@@ -77,7 +78,6 @@ struct PairwiseNextItemKernel {
   }
 
   __device__ static T softplus(T v) { return larger(v, T(0)) + std::log1p(std::exp(-std::abs(v))); }
-  __device__ static T logistic(T v) { return T(1) / (T(1) + std::exp(-v)); }
 };
 
 template <class T>

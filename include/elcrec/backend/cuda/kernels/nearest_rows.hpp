@@ -97,8 +97,8 @@ struct NearestKernel {
 };
 
 template <class T>
-void nearest(const Stream& stream, CudaWorkspace& memory, MatrixView<const T> x, MatrixView<const T> centers,
-             std::span<std::int32_t> ids) {
+void nearest_rows(const Stream& stream, CudaWorkspace& memory, MatrixView<const T> x, MatrixView<const T> centers,
+                  std::span<std::int32_t> ids) {
   using Squares = SquaredRowsKernel<T>;
   using Kernel = NearestKernel<T>;
   const auto frame = memory.frame();

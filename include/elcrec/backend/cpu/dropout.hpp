@@ -11,7 +11,7 @@
 #include "elcrec/core/dropout_mask.hpp"
 #include "elcrec/core/random.hpp"
 
-namespace elcrec::inline ELCREC_TARGET::detail {
+namespace elcrec::inline ELCREC_TARGET::cpu {
 
 typedef std::uint32_t Words __attribute__((vector_size(32)));
 typedef std::uint64_t WideWords __attribute__((vector_size(32)));
@@ -42,19 +42,19 @@ inline void philox8(const RandomStream& stream, std::uint64_t index, Words (&wor
   }
   auto key0 = static_cast<std::uint32_t>(stream.seed);
   auto key1 = static_cast<std::uint32_t>(stream.seed >> 32);
-  for (int round = 0; round < philox_rounds; ++round) {
+  for (int round = 0; round < detail::philox_rounds; ++round) {
     for (auto& lanes : c) {
       WideWords p0;
       WideWords p1;
-      multiply_low(lanes[0], philox_multiplier0, p0);
-      multiply_low(lanes[2], philox_multiplier1, p1);
+      multiply_low(lanes[0], detail::philox_multiplier0, p0);
+      multiply_low(lanes[2], detail::philox_multiplier1, p1);
       lanes[0] = (p1 >> 32) ^ lanes[1] ^ static_cast<std::uint64_t>(key0);
       lanes[1] = p1;
       lanes[2] = (p0 >> 32) ^ lanes[3] ^ static_cast<std::uint64_t>(key1);
       lanes[3] = p0;
     }
-    key0 += philox_weyl0;
-    key1 += philox_weyl1;
+    key0 += detail::philox_weyl0;
+    key1 += detail::philox_weyl1;
   }
   for (int w = 0; w < 4; ++w) {
     Words low;
@@ -93,34 +93,42 @@ class HalfBits {
   std::uint64_t bits_[count];
 };
 
-/// What elements [first, first + count) of row `row` of a matrix with `columns` columns are multiplied by: 0 or
-/// mask.scale(). `first` is a multiple of 64; `factors` has room for count rounded up to a multiple of 64. `half`
-/// serves one mask.
+/// What the elements of a mask's rows are multiplied by: 0 or mask.scale().
 template <class T>
-inline void dropout_factors(const DropoutMask& mask, std::uint64_t row, Index columns, Index first, Index count,
-                            HalfBits& half, T* factors) {
-  const T scale = static_cast<T>(mask.scale());
-  for (Index c = 0; c < count; c += DropoutMask::group_columns) {
-    const auto group = DropoutMask::group(row, (first + c) / DropoutMask::group_columns, columns);
-    if (mask.half()) {
-      const std::uint64_t bits = half.group(mask.stream, group);
-      for (Index i = 0; i < DropoutMask::group_columns; i += simd::width<T>) {
-        simd::store<T>(factors + c + i, simd::where_set<T>(static_cast<std::uint32_t>(bits >> i), scale));
+class DropoutFactors {
+ public:
+  explicit DropoutFactors(const DropoutMask& mask) : mask_(mask) {}
+
+  /// Elements [first, first + count) of row `row` of a matrix with `columns` columns. `first` is a multiple of 64;
+  /// there is room for count rounded up to a multiple of 64.
+  void row(std::uint64_t row, Index columns, Index first, Index count, T* factors) {
+    const T scale = static_cast<T>(mask_.scale());
+    for (Index c = 0; c < count; c += DropoutMask::group_columns) {
+      const auto group = DropoutMask::group(row, (first + c) / DropoutMask::group_columns, columns);
+      if (mask_.half()) {
+        const std::uint64_t bits = half_.group(mask_.stream, group);
+        for (Index i = 0; i < DropoutMask::group_columns; i += simd::width<T>) {
+          simd::store<T>(factors + c + i, simd::where_set<T>(static_cast<std::uint32_t>(bits >> i), scale));
+        }
+        continue;
       }
-      continue;
-    }
-    Words words[4];
-    philox8(mask.stream, group * DropoutMask::group_blocks, words);
-    for (Index w = 0; w < 4; ++w) {
-      const Words low = words[w] & 0xFFFFU;
-      const Words high = words[w] >> 16;
-      T* to = factors + c + 8 * w;
-      for (Index i = 0; i < 8; ++i) {
-        to[i] = low[i] >= mask.threshold ? scale : T(0);
-        to[i + 32] = high[i] >= mask.threshold ? scale : T(0);
+      Words words[4];
+      philox8(mask_.stream, group * DropoutMask::group_blocks, words);
+      for (Index w = 0; w < 4; ++w) {
+        const Words low = words[w] & 0xFFFFU;
+        const Words high = words[w] >> 16;
+        T* to = factors + c + 8 * w;
+        for (Index i = 0; i < 8; ++i) {
+          to[i] = low[i] >= mask_.threshold ? scale : T(0);
+          to[i + 32] = high[i] >= mask_.threshold ? scale : T(0);
+        }
       }
     }
   }
-}
 
-}  // namespace elcrec::inline ELCREC_TARGET::detail
+ private:
+  DropoutMask mask_;
+  HalfBits half_;
+};
+
+}  // namespace elcrec::inline ELCREC_TARGET::cpu

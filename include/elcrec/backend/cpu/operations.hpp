@@ -1,0 +1,17 @@
+#pragma once
+
+#include "elcrec/backend/cpu/activations.hpp"
+#include "elcrec/backend/cpu/adam.hpp"
+#include "elcrec/backend/cpu/gelu.hpp"
+#include "elcrec/backend/cpu/indexed_top_k.hpp"
+#include "elcrec/backend/cpu/lane.hpp"
+#include "elcrec/backend/cpu/nearest_rows.hpp"
+#include "elcrec/backend/cpu/ranking.hpp"
+#include "elcrec/backend/cpu/vector.hpp"
+#include "elcrec/backend/host/attention.hpp"
+#include "elcrec/backend/host/dropout.hpp"
+#include "elcrec/backend/host/gram.hpp"
+#include "elcrec/backend/host/info_nce_rows.hpp"
+#include "elcrec/backend/host/layer_norm.hpp"
+#include "elcrec/backend/host/softmax.hpp"
+#include "elcrec/backend/reference/operations.hpp"

@@ -1,0 +1,17 @@
+#pragma once
+
+#include "elcrec/backend/eigen/activations.hpp"
+#include "elcrec/backend/eigen/adam.hpp"
+#include "elcrec/backend/eigen/embedding.hpp"
+#include "elcrec/backend/eigen/gelu.hpp"
+#include "elcrec/backend/eigen/lane.hpp"
+#include "elcrec/backend/eigen/nearest_rows.hpp"
+#include "elcrec/backend/eigen/ranking.hpp"
+#include "elcrec/backend/eigen/vector.hpp"
+#include "elcrec/backend/host/attention.hpp"
+#include "elcrec/backend/host/dropout.hpp"
+#include "elcrec/backend/host/gram.hpp"
+#include "elcrec/backend/host/info_nce_rows.hpp"
+#include "elcrec/backend/host/layer_norm.hpp"
+#include "elcrec/backend/host/softmax.hpp"
+#include "elcrec/backend/reference/operations.hpp"
