@@ -12,6 +12,7 @@
 #include "elcrec/data/synthetic.hpp"
 #include "elcrec/eval/evaluate.hpp"
 #include "elcrec/model/elcrec.hpp"
+#include "elcrec/nn/clone.hpp"
 #include "elcrec/optim/adam.hpp"
 #include "elcrec/serve/recommender.hpp"
 #include "elcrec/train/trainer.hpp"
@@ -127,6 +128,25 @@ TEST_CASE("recommending on EigenCpu allocates nothing after warm-up, and a batch
   }
   CHECK(el::test::allocations.load() == before);
   CHECK(difference < 1e-5);
+}
+
+TEST_CASE("what Cpu trained is cloned to EigenCpu and served there") {
+  const Trained<el::Cpu> trained(el::Padding::masked, el::NextItemLoss::softmax, 2);
+  const auto clone = el::clone(trained.model, el::EigenCpu({.threads = 2}));
+  const el::Recommender expected(trained.model);
+  const el::Recommender found(clone);
+  auto expected_scratch = expected.make_scratch();
+  auto scratch = found.make_scratch();
+  for (Index user = 0; user < split().user_count(); ++user) {
+    const auto wanted = expected.recommend(split().items(user), 10, expected_scratch);
+    const auto served = found.recommend(split().items(user), 10, scratch);
+    REQUIRE(served.size() == 10);
+    for (std::size_t i = 0; i < 10; ++i) {
+      CHECK(served[i].score == doctest::Approx(wanted[i].score).epsilon(1e-4));
+    }
+    CHECK(found.intent(split().items(user), scratch).distance ==
+          doctest::Approx(expected.intent(split().items(user), expected_scratch).distance).epsilon(1e-4));
+  }
 }
 
 TEST_CASE("equal items are recommended by their ids, for one query and for many") {

@@ -19,6 +19,7 @@
 #include "count_allocations.hpp"
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/backend/reference.hpp"
+#include "elcrec/head/dot_bias.hpp"
 #include "elcrec/io/checkpoint.hpp"
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/nn/clone.hpp"
@@ -120,15 +121,16 @@ struct ScaledEncoder {
   static void visit_parameters(auto& self, auto&& visitor) { visitor("positions", self.positions.view(), 2); }
 
   template <class To>
-    requires Remakes ScaledEncoder<To, Remakes> remake(const To& backend)
-  const { return {backend, scale}; }
+  ScaledEncoder<To, Remakes> remake(const To& backend) const requires Remakes {
+    return {backend, scale};
+  }
 
   el::Matrix<B> positions;
   double scale;
 };
 
-template <class B, bool Remakes>
-using Scaled = el::SequentialModel<ScaledEncoder<B, Remakes>, el::NextItemBce>;
+template <class B>
+using Biased = el::SequentialModel<ScaledEncoder<B, true>, el::DotBiasHead<B>, el::NextItemSoftmax>;
 
 }  // namespace
 
@@ -186,15 +188,17 @@ TEST_CASE("parts of one's own are cloned: as they are to the same type of backen
   };
   const el::Cpu cpu({.threads = 1});
   {
-    const Scaled<el::Cpu, false> model(cpu, {40, 1, 1.0}, {cpu, 1.5});
+    const el::SequentialModel<ScaledEncoder<el::Cpu, false>, el::NextItemBce> model(cpu, {40, 1, 1.0}, {cpu, 1.5});
     const auto clone = el::clone(model, el::Cpu({.threads = 2}));
     CHECK(clone.backend().threads() == 2);
     CHECK(clone.encoder.scale == 1.5);
     CHECK(weights(cpu, clone) == weights(cpu, model));
     CHECK(answer(clone) == answer(model));
   }
-  const Scaled<el::Cpu, true> model(cpu, {40, 1, 1.0}, {cpu, 1.5});
-  const Scaled<el::Reference, true> clone = el::clone(model, el::Reference());
+  el::DotBiasHead<el::Cpu> head(cpu, 42);
+  el::initialise_normal(cpu, 9, 2, 5.0, head.bias());
+  const Biased<el::Cpu> model(cpu, {40, 1, 1.0}, {cpu, 1.5}, head);
+  const Biased<el::Reference> clone = el::clone(model, el::Reference());
   CHECK(clone.encoder.scale == 1.5);
   CHECK(weights(clone.backend(), clone) == weights(cpu, model));
   CHECK(answer(clone) == answer(model));

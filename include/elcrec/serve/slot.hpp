@@ -92,7 +92,7 @@ class Slot {
   Slot(const Slot&) = delete;
   Slot& operator=(const Slot&) = delete;
 
-  /// The current value. Wait-free; safe from any number of threads.
+  /// The current value. Safe from any number of threads; wait-free where the processor has an atomic addition.
   [[nodiscard]] Handle take() const noexcept {
     return Handle(place_of(state_->current.fetch_add(places, std::memory_order_acquire)));
   }
