@@ -9,6 +9,8 @@
 #include "elcrec/backend/reference.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/random.hpp"
+#include "elcrec/data/columns.hpp"
+#include "elcrec/data/position_index.hpp"
 #include "elcrec/data/token_batch.hpp"
 
 /// What the tests of backends and components share. Backend memory is reached through allocate and copy only.
@@ -148,12 +150,12 @@ struct BatchShape {
       items.back() = random.uniform() < shape.masked ? padding_item : items.back();
     }
     if (shape.targets) {
-      batch.add(items, targets, negatives);
+      batch.add(items, {with<Targets>(targets), with<Negatives>(negatives)});
     } else {
       batch.add(items);
     }
   }
-  batch.index_positions();
+  index_positions(batch);
   return batch;
 }
 

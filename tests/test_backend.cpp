@@ -9,6 +9,7 @@
 #include <span>
 #include <stdexcept>
 #include <string>
+#include <string_view>
 #include <thread>
 #include <type_traits>
 #include <vector>
@@ -797,12 +798,77 @@ TEST_CASE_TEMPLATE("selected rows", B, EVERY_BACKEND) {
   }
 }
 
+// ---- columns ------------------------------------------------------------------------------------------------------
+
+/// An author's own columns.
+struct Gaps {
+  using Value = float;
+  static constexpr std::string_view name = "gaps";
+  static constexpr el::Per per = el::Per::token;
+  static constexpr std::string_view source = "this test";
+};
+struct Profile {
+  using Value = float;
+  static constexpr std::string_view name = "profile";
+  static constexpr el::Per per = el::Per::sequence;
+  static constexpr std::string_view source = "this test";
+};
+
+TEST_CASE_TEMPLATE("a batch reaches the backend with all its columns, whatever they are", B, EVERY_BACKEND) {
+  const B backend;
+  typename B::Staging staging(backend);
+  const auto check = [](const el::TokenView& there, const el::TokenView& host, auto read) {
+    const auto equal = [&](auto a, auto b) {
+      using Value = std::remove_const_t<typename decltype(b)::element_type>;
+      std::vector<Value> copy(a.size());
+      read(a, std::span(copy));
+      CHECK(copy == std::vector<Value>(b.begin(), b.end()));
+    };
+    equal(there.offsets, host.offsets);
+    equal(there.items, host.items);
+    equal(there.positions, host.positions);
+    CHECK(there.host_offsets.data() == host.host_offsets.data());
+    const auto column = [&]<class C>(C) {
+      REQUIRE(there.has<C>() == host.has<C>());
+      if (host.has<C>()) {
+        equal(there.column<C>(), host.column<C>());
+        CHECK(there.width<C>() == host.width<C>());
+      }
+    };
+    column(el::Targets{});
+    column(el::TargetTokens{});
+    column(el::Negatives{});
+    column(el::Users{});
+    column(el::Labels{});
+    column(Gaps{});
+    column(Profile{});
+    column(el::detail::PositionBegins{});
+    column(el::detail::PositionSamples{});
+    column(el::detail::PositionTokens{});
+  };
+  for (auto& batch : batches()) {
+    batch.add(std::vector<ItemId>{4, 5, 6},
+              {el::with<Gaps>(std::vector<float>{.5F, 1e-30F, -3.F}), el::with<el::Users>(7),
+               el::with<Profile>(std::vector<float>{1.F, -2.F, 1e30F}, 3)});
+    batch.append(el::with<el::Labels>(5));
+    const auto host = batch.view();
+    const auto copy = [&]<class T>(std::span<const T> from, std::span<T> to) { backend.template copy<T>(from, to); };
+    staging.upload(host);
+    check(staging.view(), host, copy);
+    const Index n = host.sequences();
+    check(staging.view().subrange(n / 2, n), host.subrange(n / 2, n), copy);
+    staging.finished();
+    auto lane = backend.make_lane();
+    check(lane.stage(host), host, [&]<class T>(std::span<const T> from, std::span<T> to) { lane.read(from, to); });
+  }
+}
+
 // ---- losses -------------------------------------------------------------------------------------------------------
 
 TEST_CASE_TEMPLATE("pairwise next-item loss", B, EVERY_BACKEND) {
   Suite<B> suite;
   for (const auto& batch : batches()) {
-    if (batch.view().targets.empty()) {
+    if (!batch.view().has<el::Targets>()) {
       continue;
     }
     const Index t = batch.tokens();
@@ -816,8 +882,10 @@ TEST_CASE_TEMPLATE("pairwise next-item loss", B, EVERY_BACKEND) {
           auto negative = suite.dense(1, t);
           auto dx = suite.matrix(t, d);
           suite.run([&](auto& lane, auto on) {
-            pairwise_next_item(lane, kind, suite.tokens(batch, on), x(on), table(on), scalar_of(lane, 0.5), loss(on),
-                               positive(on), negative(on), dx(on));
+            const auto tokens = suite.tokens(batch, on);
+            pairwise_next_item(lane, kind, tokens.template column<el::Targets>(),
+                               tokens.template column<el::Negatives>(), x(on), table(on), scalar_of(lane, 0.5),
+                               loss(on), positive(on), negative(on), dx(on));
           });
           const double factor = deviation > 1 ? 10 : 1;  // the rounding of a large score counts in full
           loss.check(factor);
@@ -873,7 +941,7 @@ TEST_CASE_TEMPLATE("gram matrices", B, EVERY_BACKEND) {
   Suite<B> suite;
   const auto check = [&](const el::TokenBatch* batch, Index n, Index t, Index d, Index block) {
     const auto index = [&](auto on) {
-      return batch != nullptr ? suite.tokens(*batch, on).by_position : el::GramIndex::rows(n);
+      return batch != nullptr ? el::position_index(suite.tokens(*batch, on)) : el::GramIndex::rows(n);
     };
     CAPTURE(n);
     CAPTURE(block);

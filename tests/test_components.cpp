@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <functional>
+#include <initializer_list>
 #include <limits>
 #include <numbers>
 #include <numeric>
@@ -535,8 +536,8 @@ TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
   const std::vector<std::int32_t> user_labels{1, 2, 1, 3, 2};
   const auto paper = random_batch(5, {.lengths = lengths, .max_length = 5, .targets = false}, el::Padding::paper);
   const auto ragged = random_batch(5, {.lengths = lengths, .max_length = 5, .targets = false}, el::Padding::masked);
-  REQUIRE(paper.view().by_position.dense);
-  REQUIRE_FALSE(ragged.view().by_position.dense);
+  REQUIRE(el::position_index(paper.view()).dense);
+  REQUIRE_FALSE(el::position_index(ragged.view()).dense);
   auto memory = backend.make_workspace();
 
   struct Case {
@@ -556,7 +557,7 @@ TEST_CASE_TEMPLATE("info_nce", B, EVERY_BACKEND) {
       el::Matrix<B> unused(backend, tokens.tokens(), d);
       const auto dz = gradient != nullptr ? gradient->matrix.view() : unused.view();
       return value_of(backend, [&](double* value) {
-        el::info_nce(backend, memory, tokens.by_position, at.matrix.view(), labels, options, value, dz);
+        el::info_nce(backend, memory, el::position_index(tokens), at.matrix.view(), labels, options, value, dz);
       });
     };
     check(el::check_gradients(z, loss, samples(50), backend), most_samples);
@@ -732,7 +733,7 @@ el::StepBatches<Model> random_batches(el::Padding padding) {
       std::vector<ItemId> negatives = targets;
       targets.back() = n++ < 2 ? 6 : static_cast<ItemId>(n);
       negatives.back() = 8;
-      batch.add(prefix, targets, negatives);
+      batch.add(prefix, {el::with<el::Targets>(targets), el::with<el::Negatives>(negatives)});
     }
   };
   if constexpr (Sources::template contains<el::PrefixView>) {
@@ -748,7 +749,7 @@ el::StepBatches<Model> random_batches(el::Padding padding) {
                          .targets = false},
                         padding);
     for (const ItemId label : {1, 2, 1, 3, 4, 2}) {
-      pair.add_label(label);
+      pair.append(el::with<el::Labels>(label));
     }
   }
   return batches;
@@ -913,8 +914,8 @@ struct FrozenLabels {
     const auto& first = step.template encoding<el::PrefixView>();
     const auto& second = step.template encoding<Partner>();
     const HostCopy table(backend, step.scored_items());
-    const auto ids = to_host<ItemId>(backend, std::span<const ItemId>(first.tokens.targets));
-    const auto tokens = to_host<std::int32_t>(backend, std::span<const std::int32_t>(first.tokens.target_tokens));
+    const auto ids = to_host<ItemId>(backend, first.tokens.template column<el::Targets>());
+    const auto tokens = to_host<std::int32_t>(backend, first.tokens.template column<el::TargetTokens>());
     std::vector<double> predicted;  // log p
     for (const auto* side : {&first, &second}) {
       const HostCopy y(backend, side->y);
@@ -1045,12 +1046,12 @@ TEST_CASE_TEMPLATE("next-item losses equal their formulas, under both paddings",
       };
       const auto logistic = [](double x) { return 1 / (1 + std::exp(-x)); };
       for (Index t = 0; t < tokens.tokens(); ++t) {
-        const ItemId target = tokens.targets[static_cast<std::size_t>(t)];
+        const ItemId target = tokens.template column<el::Targets>()[static_cast<std::size_t>(t)];
         if (target == 0) {
           continue;
         }
         const double positive = score(t, target);
-        const double negative = score(t, tokens.negatives[static_cast<std::size_t>(t)]);
+        const double negative = score(t, tokens.template column<el::Negatives>()[static_cast<std::size_t>(t)]);
         bce -= std::log(logistic(positive)) + std::log(1 - logistic(negative));
         bpr -= std::log(logistic(positive - negative));
         double total = 0;
@@ -1409,33 +1410,25 @@ TEST_CASE("a model whose parameters are not those of its gradients is refused") 
 
 // ---- batches and random numbers -------------------------------------------------------------------------------------
 
-TEST_CASE("a copied batch looks at its own tokens") {
-  const auto points_into_itself = [](const el::TokenView& copy, const el::TokenView& original) {
-    const auto& a = copy.by_position;
-    const auto& b = original.by_position;
-    CHECK(a.begins.data() != b.begins.data());
-    CHECK(a.sample.data() != b.sample.data());
-    CHECK(a.token.data() != b.token.data());
-    CHECK(std::ranges::equal(a.begins, b.begins));
-    CHECK(std::ranges::equal(a.sample, b.sample));
-    CHECK(std::ranges::equal(a.token, b.token));
+TEST_CASE("a loss that lacks a column, or reads one of another width, says so") {
+  using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, el::Reference>, el::NextItemBpr>;
+  const el::Reference backend;
+  Model model(backend, items, small_encoder(backend));
+  el::TrainingPass<Model> pass(model);
+  el::StepBatches<Model> batches;
+  const std::vector<ItemId> sequence{3, 4};
+  const auto run = [&](std::initializer_list<el::ColumnValues> columns) {
+    auto& batch = batches.of<el::InputView>();
+    batch.start(max_length, el::Padding::masked);
+    batch.add(sequence, columns);
+    return failure([&] { pass.run(batches, 1, 1); });
   };
-  const BatchShape shape{.lengths = {3, 1, 5}, .max_length = 6, .items = 9};
-  const el::TokenBatch original = random_batch(1, shape, el::Padding::masked);
-  REQUIRE(original.view().by_position.token.size() == 9);
-  const el::TokenBatch copy(original);
-  el::TokenBatch assigned;
-  assigned = original;
-  points_into_itself(copy.view(), original.view());
-  points_into_itself(assigned.view(), original.view());
-  const el::TokenBatch moved(std::move(assigned));
-  points_into_itself(moved.view(), original.view());
-
-  el::TokenBatch reused(original);
-  reused.start(6, el::Padding::masked);
-  reused.add(std::vector<ItemId>{1, 2});
-  CHECK(reused.view().by_position.begins.empty());
-  CHECK(random_batch(1, shape, el::Padding::paper).view().by_position.dense);
+  CHECK(run({el::with<el::Targets>(sequence), el::with<el::Negatives>(sequence)}) == "nothing thrown");
+  CHECK(run({el::with<el::Targets>(sequence), el::with<el::Negatives>(std::vector<ItemId>{5, 6, 7, 8}, 2)}) ==
+        "column 'negatives': found 2 for each target, expected 1: the pairwise losses compare a target with one "
+        "negative");
+  CHECK(run({el::with<el::Targets>(sequence)}).find("batch: found no column 'negatives', expected one") == 0);
+  CHECK(run({el::with<el::Negatives>(sequence)}).find("batch: found no column 'target_tokens', expected one") == 0);
 }
 
 TEST_CASE("a batch of more tokens than its numbers can count is refused before it is filled") {

@@ -1,12 +1,16 @@
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <cstdint>
+#include <cstring>
+#include <initializer_list>
 #include <numeric>
 #include <set>
 #include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -22,6 +26,8 @@
 #include "elcrec/core/token_view.hpp"
 #include "elcrec/core/type_list.hpp"
 #include "elcrec/core/workspace.hpp"
+#include "elcrec/data/columns.hpp"
+#include "elcrec/data/position_index.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "support.hpp"
 
@@ -319,17 +325,64 @@ std::vector<T> list(std::span<const T> values) {
 }
 
 using Ids = std::vector<ItemId>;
+using Floats = std::vector<float>;
+using el::Negatives;
+using el::Targets;
+using el::with;
+
+/// Columns of an author's own, one of each kind.
+struct Gaps {
+  using Value = float;
+  static constexpr std::string_view name = "gaps";
+  static constexpr el::Per per = el::Per::token;
+  static constexpr std::string_view source = "a test";
+};
+struct Attributes {
+  using Value = std::int32_t;
+  static constexpr std::string_view name = "attributes";
+  static constexpr el::Per per = el::Per::token;
+  static constexpr std::string_view source = "a test";
+};
+struct Profile {
+  using Value = float;
+  static constexpr std::string_view name = "profile";
+  static constexpr el::Per per = el::Per::sequence;
+  static constexpr std::string_view source = "a test";
+};
+struct Weights {
+  using Value = float;
+  static constexpr std::string_view name = "weights";
+  static constexpr el::Per per = el::Per::batch;
+  static constexpr std::string_view source = "a test";
+};
+/// Another author's column of that name.
+struct OtherWeights {
+  using Value = std::int32_t;
+  static constexpr std::string_view name = "weights";
+  static constexpr el::Per per = el::Per::sequence;
+  static constexpr std::string_view source = "a test";
+};
+template <int N>
+struct Numbered {
+  using Value = std::int32_t;
+  static constexpr std::array<char, 1> digit{'0' + N};
+  static constexpr std::string_view name{digit.data(), 1};
+  static constexpr el::Per per = el::Per::token;
+  static constexpr std::string_view source = "a test";
+};
 
 }  // namespace
 
 TEST_CASE("a batch with masked padding holds real tokens only, right-aligned") {
   el::TokenBatch batch;
   batch.start(4, el::Padding::masked);
-  batch.add(Ids{7, 8}, Ids{8, 9}, Ids{1, 2});
-  batch.add(Ids{1, 2, 3, 4, 5, 6}, Ids{2, 3, 4, 5, 6, 0}, Ids{9, 9, 9, 9, 9, 9});  // cut to the last 4
+  batch.add(Ids{7, 8}, {with<Targets>(Ids{8, 9}), with<Negatives>(Ids{1, 2})});
+  batch.add(Ids{1, 2, 3, 4, 5, 6},
+            {with<Targets>(Ids{2, 3, 4, 5, 6, 0}), with<Negatives>(Ids{9, 9, 9, 9, 9, 9})});  // cut to the last 4
   batch.add(Ids{});
-  batch.add(Ids{5, 0, 6}, Ids{3, 4, 0}, Ids{1, 1, 1});  // a masked item leaves its position empty
-  batch.add_label(9);
+  // A masked item leaves its position empty.
+  batch.add(Ids{5, 0, 6}, {with<Targets>(Ids{3, 4, 0}), with<Negatives>(Ids{1, 1, 1})});
+  batch.append(with<el::Labels>(9));
   const auto v = batch.view();
   CHECK(v.sequences() == 4);
   CHECK(v.tokens() == 8);
@@ -338,39 +391,108 @@ TEST_CASE("a batch with masked padding holds real tokens only, right-aligned") {
   CHECK(list(v.offsets) == Ids{0, 2, 6, 6, 8});
   CHECK(list(v.items) == Ids{7, 8, 3, 4, 5, 6, 5, 6});
   CHECK(list(v.positions) == Ids{2, 3, 0, 1, 2, 3, 1, 3});
-  CHECK(list(v.targets) == Ids{8, 9, 4, 5, 6, 0, 3, 0});
-  CHECK(list(v.negatives) == Ids{1, 2, 9, 9, 9, 9, 1, 1});
-  CHECK(list(v.target_tokens) == Ids{0, 1, 2, 3, 4, 6});
-  CHECK(v.target_count == 6);
-  CHECK(list(v.labels) == Ids{9});
+  CHECK(list(v.column<Targets>()) == Ids{8, 9, 4, 5, 6, 0, 3, 0});
+  CHECK(list(v.column<Negatives>()) == Ids{1, 2, 9, 9, 9, 9, 1, 1});
+  CHECK(list(v.column<el::TargetTokens>()) == Ids{0, 1, 2, 3, 4, 6});
+  CHECK(list(v.column<el::Labels>()) == Ids{9});
   CHECK(v.random_row(1, 4) == 1 * 4 + 2);
 
   batch.start(3, el::Padding::masked);
   CHECK(batch.view().tokens() == 0);
   CHECK(batch.view().sequences() == 0);
-  CHECK(batch.view().labels.empty());
   CHECK(batch.view().longest == 0);
   batch.add(Ids{3});
-  CHECK(batch.view().targets.empty());
-  CHECK(batch.view().negatives.empty());
+  CHECK_FALSE(batch.view().has<Targets>());
+  CHECK_FALSE(batch.view().has<Negatives>());
+  CHECK_FALSE(batch.view().has<el::TargetTokens>());
+  CHECK_FALSE(batch.view().has<el::Labels>());
 }
 
 TEST_CASE("a batch with paper padding fills every sequence up on the left") {
   el::TokenBatch batch;
   batch.start(3, el::Padding::paper);
   batch.add(Ids{});  // before it is known that there are targets
-  batch.add(Ids{7}, Ids{8}, Ids{1});
-  batch.add(Ids{1, 2, 3, 4}, Ids{2, 3, 4, 5}, Ids{9, 8, 7, 6});
-  batch.add(Ids{5, 0}, Ids{3, 4}, Ids{1, 2});
+  batch.add(Ids{7}, {with<Targets>(Ids{8}), with<Negatives>(Ids{1})});
+  batch.add(Ids{1, 2, 3, 4}, {with<Targets>(Ids{2, 3, 4, 5}), with<Negatives>(Ids{9, 8, 7, 6})});
+  batch.add(Ids{5, 0}, {with<Targets>(Ids{3, 4}), with<Negatives>(Ids{1, 2})});
   const auto v = batch.view();
   CHECK(v.longest == 3);
   CHECK(list(v.offsets) == Ids{0, 3, 6, 9, 12});
   CHECK(list(v.items) == Ids{0, 0, 0, 0, 0, 7, 2, 3, 4, 0, 5, 0});
   CHECK(list(v.positions) == Ids{0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2});
-  CHECK(list(v.targets) == Ids{0, 0, 0, 0, 0, 8, 3, 4, 5, 0, 3, 4});
-  CHECK(list(v.negatives) == Ids{0, 0, 0, 0, 0, 1, 8, 7, 6, 0, 1, 2});
-  CHECK(list(v.target_tokens) == Ids{5, 6, 7, 8, 10, 11});
+  CHECK(list(v.column<Targets>()) == Ids{0, 0, 0, 0, 0, 8, 3, 4, 5, 0, 3, 4});
+  CHECK(list(v.column<Negatives>()) == Ids{0, 0, 0, 0, 0, 1, 8, 7, 6, 0, 1, 2});
+  CHECK(list(v.column<el::TargetTokens>()) == Ids{5, 6, 7, 8, 10, 11});
   CHECK(v.random_row(2, 7) == 2 * 3 + 1);
+}
+
+TEST_CASE("columns of any kind follow the items, their sequences or the batch") {
+  for (const auto padding : {el::Padding::masked, el::Padding::paper}) {
+    el::TokenBatch batch;
+    batch.start(3, padding);
+    for (int again = 0; again < 2; ++again) {
+      batch.start(3, padding);
+      batch.add(Ids{4, 5});  // with nothing known
+      batch.add(Ids{6, 7, 8, 9},
+                {with<Gaps>(Floats{.5F, 1.5F, 2.5F, 3.5F}), with<Attributes>(Ids{1, 0, 2, 3, 4, 0, 5, 6}, 2),
+                 with<el::Users>(5), with<Profile>(Floats{1, 2, 3}, 3)});
+      batch.append(with<Weights>(Floats{8, 9}));
+      batch.add(Ids{1, 0, 2}, {with<Attributes>(Ids{7, 7, 8, 8, 9, 9}, 2), with<Profile>(Floats{}, 3)});
+      batch.append(with<Weights>(7.F));
+      const auto v = batch.view();
+      const bool padded = padding == el::Padding::paper;
+      CHECK(list(v.items) == (padded ? Ids{0, 4, 5, 7, 8, 9, 1, 0, 2} : Ids{4, 5, 7, 8, 9, 1, 2}));
+      CHECK(list(v.column<Gaps>()) ==
+            (padded ? Floats{0, 0, 0, 1.5F, 2.5F, 3.5F, 0, 0, 0} : Floats{0, 0, 1.5F, 2.5F, 3.5F, 0, 0}));
+      CHECK(list(v.column<Attributes>()) == (padded ? Ids{0, 0, 0, 0, 0, 0, 2, 3, 4, 0, 5, 6, 7, 7, 8, 8, 9, 9}
+                                                    : Ids{0, 0, 0, 0, 2, 3, 4, 0, 5, 6, 7, 7, 9, 9}));
+      CHECK(v.width<Attributes>() == 2);
+      CHECK(list(v.column<el::Users>()) == Ids{0, 5, 0});
+      CHECK(list(v.column<Profile>()) == Floats{0, 0, 0, 1, 2, 3, 0, 0, 0});
+      CHECK(list(v.column<Weights>()) == Floats{8, 9, 7});
+      CHECK_NOTHROW(v.require_rows<el::Users>(6));
+      CHECK_THROWS_WITH_AS(v.require_rows<el::Users>(5), "column 'users': found the value 5, expected 0 to 4",
+                           el::ArgumentError);
+
+      const auto part = v.subrange(1, 3);
+      CHECK(list(part.column<Gaps>()) == (padded ? Floats{1.5F, 2.5F, 3.5F, 0, 0, 0} : Floats{1.5F, 2.5F, 3.5F, 0, 0}));
+      CHECK(list(part.subrange(1, 2).column<Attributes>()) == (padded ? Ids{7, 7, 8, 8, 9, 9} : Ids{7, 7, 9, 9}));
+      CHECK(list(part.column<el::Users>()) == Ids{5, 0});
+      CHECK(list(part.subrange(0, 1).column<Profile>()) == Floats{1, 2, 3});
+      CHECK(part.subrange(1, 1).column<Gaps>().empty());
+      CHECK_FALSE(part.has<Weights>());
+    }
+    batch.start(3, padding);
+    batch.add(Ids{4}, {with<el::Users>(-1)});
+    CHECK_THROWS_WITH_AS(batch.view().require_rows<el::Users>(9), "column 'users': found the value -1, expected 0 to 8",
+                         el::ArgumentError);
+    batch.add(Ids{4}, {with<Attributes>(Ids{1, 2, 3}, 3)});  // another width than in the batch before
+    CHECK(batch.view().width<Attributes>() == 3);
+  }
+}
+
+TEST_CASE("a column that a batch lacks is named, with what brings it") {
+  el::TokenBatch batch;
+  batch.start(3, el::Padding::masked);
+  batch.add(Ids{4, 5});
+  batch.append(with<Weights>(7.F));
+  const auto v = batch.view();
+  CHECK_THROWS_WITH_AS(
+      (void)v.column<el::Users>(),
+      "batch: found no column 'users', expected one (int32 per sequence): each of the library's views, "
+      "evaluation or serving brings it",
+      el::ArgumentError);
+  CHECK_THROWS_WITH_AS((void)v.width<Negatives>(),
+                       "batch: found no column 'negatives', expected one (int32 per token): a view with targets, where "
+                       "BatchSource::negatives is set, brings it",
+                       el::ArgumentError);
+  CHECK_THROWS_WITH_AS((void)v.subrange(0, 1).column<Weights>(),
+                       "batch: found no column 'weights', expected one (float per batch): a test brings it, of a whole "
+                       "batch and not of a part of one",
+                       el::ArgumentError);
+  CHECK_THROWS_WITH_AS((void)v.column<OtherWeights>(),
+                       "batch: found column 'weights' with float per batch, expected int32 per sequence",
+                       el::ArgumentError);
 }
 
 TEST_CASE("a batch refuses what does not fit together") {
@@ -378,10 +500,75 @@ TEST_CASE("a batch refuses what does not fit together") {
   CHECK_THROWS_WITH_AS(batch.start(0, el::Padding::masked), "maximum length: found 0, expected 1 to 2147483647",
                        el::ArgumentError);
   batch.start(3, el::Padding::masked);
-  CHECK_THROWS_WITH_AS(batch.add(Ids{1, 2}, Ids{2}),
-                       "batch: found 1 targets or negatives for 2 items, expected as many or none", el::ArgumentError);
-  CHECK_THROWS_WITH_AS(batch.add(Ids{1, 2}, Ids{2, 3}, Ids{1, 2, 3}),
-                       "batch: found 3 targets or negatives for 2 items, expected as many or none", el::ArgumentError);
+  const auto refused = [&](const std::string& what, std::initializer_list<el::ColumnValues> columns) {
+    CHECK_THROWS_WITH_AS(batch.add(Ids{1, 2}, columns), what.c_str(), el::ArgumentError);
+    CHECK(batch.tokens() == 0);
+    CHECK(batch.sequences() == 0);
+    const auto v = batch.view();
+    CHECK(v.columns.begin() == v.columns.end());
+  };
+  refused("column 'targets': found 1 values for 2 items, expected 2 or none", {with<Targets>(Ids{2})});
+  refused("column 'negatives': found 3 values for 2 items, expected 4 or none",
+          {with<Targets>(Ids{2, 3}), with<Negatives>(Ids{1, 2, 3}, 2)});
+  refused("column 'users': found 2 values for 2 items, expected 1 or none", {with<el::Users>(Ids{1, 2})});
+  refused("column 'gaps': found width 0, expected at least 1", {with<Gaps>(Floats{}, 0)});
+  refused("column 'weights': found it with a sequence, expected append(): it is the whole batch's",
+          {with<Weights>(Floats{1})});
+  CHECK_THROWS_WITH_AS(batch.append(with<el::Users>(1)),
+                       "column 'users': found int32 per sequence and no sequence, expected add()", el::ArgumentError);
+  batch.append(with<Weights>(Floats{1}));
+  CHECK_THROWS_WITH_AS(
+      batch.add(Ids{1}, {with<OtherWeights>(1)}),
+      "column 'weights': found int32 per sequence, expected float per batch as in the sequences before",
+      el::ArgumentError);
+  batch.add(Ids{1, 2}, {with<Negatives>(Ids{1, 2, 3, 4}, 2)});
+  CHECK_THROWS_WITH_AS(batch.add(Ids{1}, {with<Negatives>(Ids{5})}),
+                       "column 'negatives': found width 1, expected 2 as in the sequences before", el::ArgumentError);
+}
+
+TEST_CASE("a view has room for so many columns") {
+  el::TokenBatch batch;
+  batch.start(3, el::Padding::masked);
+  batch.add(Ids{1}, {with<Numbered<0>>(1), with<Numbered<1>>(1), with<Numbered<2>>(1), with<Numbered<3>>(1),
+                     with<Numbered<4>>(1), with<Numbered<5>>(1), with<Numbered<6>>(1), with<Numbered<7>>(1),
+                     with<Numbered<8>>(1), with<Numbered<9>>(1), with<Targets>(1)});
+  CHECK(list(batch.view().column<Numbered<9>>()) == Ids{1});
+  batch.add(Ids{1}, {with<Gaps>(1.F)});
+  CHECK_THROWS_WITH_AS((void)batch.view(), "batch: found column 'gaps' beside 12 others, expected at most 12 in all",
+                       el::ArgumentError);
+}
+
+TEST_CASE("a copied batch looks at its own tokens") {
+  const auto arrays = [](const el::TokenView& v) {
+    std::vector<std::pair<const void*, std::size_t>> all{{v.offsets.data(), v.offsets.size_bytes()},
+                                                         {v.host_offsets.data(), v.host_offsets.size_bytes()},
+                                                         {v.items.data(), v.items.size_bytes()},
+                                                         {v.positions.data(), v.positions.size_bytes()}};
+    for (const auto& c : v.columns) {
+      all.emplace_back(c.data, static_cast<std::size_t>(c.size * el::column_value_bytes));
+    }
+    return all;
+  };
+  const auto looks_at_itself = [&](const el::TokenView& copy, const el::TokenView& original) {
+    const auto a = arrays(copy);
+    const auto b = arrays(original);
+    REQUIRE(a.size() == b.size());
+    for (std::size_t i = 0; i < a.size(); ++i) {
+      CHECK(a[i].first != b[i].first);
+      REQUIRE(a[i].second == b[i].second);
+      CHECK(std::memcmp(a[i].first, b[i].first, a[i].second) == 0);
+    }
+  };
+  el::TokenBatch original = el::test::random_batch(1, {.lengths = {3, 1, 5}, .max_length = 6}, el::Padding::masked);
+  original.append(with<Weights>(Floats{1, 2}));
+  REQUIRE(arrays(original.view()).size() == 4 + 3 + 3 + 1);  // targets, their tokens, negatives; positions; weights
+  const el::TokenBatch copy(original);
+  el::TokenBatch assigned;
+  assigned = original;
+  looks_at_itself(copy.view(), original.view());
+  looks_at_itself(assigned.view(), original.view());
+  const el::TokenBatch moved(std::move(assigned));
+  looks_at_itself(moved.view(), original.view());
 }
 
 TEST_CASE("tokens by position") {
@@ -390,7 +577,7 @@ TEST_CASE("tokens by position") {
     for (const double masked : {0.0, 0.4}) {
       const auto batch = el::test::random_batch(3, {.lengths = lengths, .max_length = 6, .masked = masked}, padding);
       const auto v = batch.view();
-      const auto& index = v.by_position;
+      const auto index = el::position_index(v);
       CHECK(index.samples == 7);
       CHECK(index.positions == 6);
       CHECK(index.dense == (padding == el::Padding::paper));
@@ -418,7 +605,16 @@ TEST_CASE("tokens by position") {
     }
   }
   // Without gaps a ragged batch is dense, too.
-  CHECK(el::test::random_batch(1, {.lengths = {6, 7}, .max_length = 6}, el::Padding::masked).view().by_position.dense);
+  const auto full = el::test::random_batch(1, {.lengths = {6, 7}, .max_length = 6}, el::Padding::masked);
+  CHECK(el::position_index(full.view()).dense);
+  el::TokenBatch unlisted;
+  unlisted.start(6, el::Padding::masked);
+  unlisted.add(Ids{1, 2});
+  CHECK_THROWS_WITH_AS(
+      (void)el::position_index(unlisted.view()),
+      "batch: found no column 'position_begins', expected one (int32 per batch): index_positions(), as "
+      "in AugmentedPair, brings it, of a whole batch and not of a part of one",
+      el::ArgumentError);
   const auto rows = el::GramIndex::rows(5);
   CHECK(rows.dense);
   CHECK(rows.samples == 5);
@@ -441,17 +637,15 @@ TEST_CASE("a part of a batch is a batch") {
         CHECK(t == tokens++);
         CHECK(part.item(t) == v.items[u]);
         CHECK(part.position(t) == v.positions[u]);
-        CHECK(part.targets[static_cast<std::size_t>(t)] == v.targets[u]);
-        CHECK(part.negatives[static_cast<std::size_t>(t)] == v.negatives[u]);
+        CHECK(part.column<Targets>()[static_cast<std::size_t>(t)] == v.column<Targets>()[u]);
+        CHECK(part.column<Negatives>()[static_cast<std::size_t>(t)] == v.column<Negatives>()[u]);
         CHECK(part.random_row(s - first, t) == v.random_row(s, static_cast<Index>(u)));
       }
     }
     CHECK(part.tokens() == tokens);
     CHECK(part.longest == longest);
     CHECK(part.max_length == v.max_length);
-    CHECK(part.target_count == 0);
-    CHECK(part.target_tokens.empty());
-    CHECK(part.by_position.begins.empty());
+    CHECK_FALSE(part.has<el::TargetTokens>());
   };
   for (Index first = 0; first <= 5; ++first) {
     for (Index last = first; last <= 5; ++last) {

@@ -8,6 +8,7 @@
 #include <functional>
 #include <limits>
 #include <map>
+#include <numeric>
 #include <optional>
 #include <ostream>
 #include <set>
@@ -620,11 +621,11 @@ TEST_CASE("input view: the training input, and what follows each of its items") 
   const auto view = batch.view();
   REQUIRE(view.sequences() == 2);
   CHECK(copy(view.items) == Items{1, 4, 2});
-  CHECK(copy(view.targets) == Items{6, 2, 7});
+  CHECK(copy(view.column<el::Targets>()) == Items{6, 2, 7});
   for (const std::size_t t : {0U, 1U, 2U}) {
     const auto own = split.items(t == 0 ? 1 : 0);
-    CHECK(view.negatives[t] >= 1);
-    CHECK(std::find(own.begin(), own.end(), view.negatives[t]) == own.end());
+    CHECK(view.column<el::Negatives>()[t] >= 1);
+    CHECK(std::find(own.begin(), own.end(), view.column<el::Negatives>()[t]) == own.end());
   }
 }
 
@@ -640,14 +641,13 @@ TEST_CASE("prefix view: each prefix is a sequence, what follows it the target of
   const auto view = batch.view();
   REQUIRE(view.sequences() == 3);
   CHECK(std::vector<el::ItemId>(view.items.begin(), view.items.end()) == std::vector<el::ItemId>{1, 4, 4, 2});
-  CHECK(std::vector<el::ItemId>(view.targets.begin(), view.targets.end()) == std::vector<el::ItemId>{6, 2, 0, 7});
-  CHECK(std::vector<std::int32_t>(view.target_tokens.begin(), view.target_tokens.end()) ==
-        std::vector<std::int32_t>{0, 1, 3});
-  CHECK(view.negatives[2] == el::padding_item);
+  CHECK(copy(view.column<el::Targets>()) == std::vector<el::ItemId>{6, 2, 0, 7});
+  CHECK(copy(view.column<el::TargetTokens>()) == std::vector<std::int32_t>{0, 1, 3});
+  CHECK(view.column<el::Negatives>()[2] == el::padding_item);
   for (const std::size_t t : {0U, 1U, 3U}) {
-    CHECK(view.negatives[t] >= 1);
+    CHECK(view.column<el::Negatives>()[t] >= 1);
     const auto own = split.items(t == 0 ? 1 : 0);
-    CHECK(std::find(own.begin(), own.end(), view.negatives[t]) == own.end());
+    CHECK(std::find(own.begin(), own.end(), view.column<el::Negatives>()[t]) == own.end());
   }
 }
 
@@ -680,10 +680,8 @@ std::vector<std::pair<Items, Items>> sequences(const el::LeaveOneOut& split, con
   const auto view = batch.view();
   std::vector<std::pair<Items, Items>> list;
   for (el::Index s = 0; s < view.sequences(); ++s) {
-    const auto part = [&](auto values) {
-      return values.empty() ? Items{} : copy(el::slice(values, view.begin(s), view.end(s)));
-    };
-    list.emplace_back(part(view.items), part(view.negatives));
+    const auto part = [&](auto values) { return copy(el::slice(values, view.begin(s), view.end(s))); };
+    list.emplace_back(part(view.items), view.has<el::Negatives>() ? part(view.column<el::Negatives>()) : Items{});
   }
   return list;
 }
@@ -732,10 +730,185 @@ TEST_CASE("views draw anew for every sequence, step and seed, and the same for t
   el::TokenBatch batch;
   batch.start(12, el::Padding::masked);
   el::AugmentedPair<>{}.build({&split, nullptr, 3, 5}, users, batch);
-  REQUIRE(batch.view().labels.size() == 60);
+  REQUIRE(batch.view().column<el::Labels>().size() == 60);
   for (std::size_t n = 0; n < 60; ++n) {
-    CHECK(batch.view().labels[n] == split.target(users[n], el::Split::train));
+    CHECK(batch.view().column<el::Labels>()[n] == split.target(users[n], el::Split::train));
   }
+}
+
+TEST_CASE("views bring whose sequences they are, and as many negatives as the source draws") {
+  const auto split = el::leave_one_out(read("1 4 2 7 5 3\n2 1 6 2 8\n"));
+  const el::UniformNegativeSampler negatives(split.dataset());
+  const std::vector<el::Index> users{1, 0};
+  const auto build = [&]<class V>(const V& view) {
+    el::TokenBatch batch;
+    batch.start(3, el::Padding::masked);
+    view.build({.split = &split, .negatives = &negatives, .seed = 3, .step = 5, .negatives_per_target = 3}, users,
+               batch);
+    return batch;
+  };
+  const auto check_negatives = [&](const el::TokenView& view) {
+    REQUIRE(view.width<el::Negatives>() == 3);
+    const auto drawn = view.column<el::Negatives>();
+    REQUIRE(drawn.size() == 3 * view.items.size());
+    std::set<el::ItemId> distinct;
+    for (el::Index s = 0; s < view.sequences(); ++s) {
+      const auto own = split.items(view.column<el::Users>()[static_cast<std::size_t>(s)] - 1);
+      for (el::Index t = view.begin(s); t < view.end(s); ++t) {
+        const bool target = view.column<el::Targets>()[static_cast<std::size_t>(t)] != el::padding_item;
+        for (const el::ItemId item : el::slice(drawn, 3 * t, 3 * t + 3)) {
+          CHECK((item != el::padding_item) == target);
+          CHECK((!target || std::find(own.begin(), own.end(), item) == own.end()));
+          distinct.insert(item);
+        }
+      }
+    }
+    CHECK(distinct.size() > 2);
+  };
+  const auto input = build(el::InputView{});
+  CHECK(copy(input.view().column<el::Users>()) == Items{2, 1});
+  check_negatives(input.view());
+  const auto prefixes = build(el::PrefixView{});
+  CHECK(copy(prefixes.view().column<el::Users>()) == Items{2, 1, 1});
+  check_negatives(prefixes.view());
+  const auto cloze = build(el::ClozeView{.mask_item = 9, .mask_ratio = 0.5});
+  CHECK(copy(cloze.view().column<el::Users>()) == Items{2, 1});
+  check_negatives(cloze.view());
+  const auto pair = build(el::AugmentedPair<>{});
+  CHECK(copy(pair.view().column<el::Users>()) == Items{2, 1, 2, 1});
+  CHECK_FALSE(pair.view().has<el::Negatives>());
+  CHECK_FALSE(pair.view().has<el::Targets>());
+}
+
+TEST_CASE("user rows count from 1") {
+  CHECK(el::user_row(0) == 1);
+  CHECK(el::user_row(2147483646) == 2147483647);
+  CHECK(error_of<el::ArgumentError>([] { (void)el::user_row(2147483647); }) ==
+        "user number: found 2147483647, expected 0 to 2147483646");
+  CHECK(error_of<el::ArgumentError>([] { (void)el::user_row(-1); }) ==
+        "user number: found -1, expected 0 to 2147483646");
+}
+
+namespace {
+
+constexpr el::ItemId cloze_mask = 601;
+
+/// The cloze view of the sixty twins at one step, 8 of their 10 training items each.
+el::TokenBatch cloze(const el::LeaveOneOut& split, const el::ClozeView& view, std::uint64_t seed, std::uint32_t step) {
+  std::vector<el::Index> users(60);
+  std::iota(users.begin(), users.end(), el::Index{0});
+  el::TokenBatch batch;
+  batch.start(8, el::Padding::masked);
+  view.build({.split = &split, .seed = seed, .step = step}, users, batch);
+  return batch;
+}
+
+}  // namespace
+
+TEST_CASE("cloze view: masked tokens carry what they hide") {
+  const auto split = twins();
+  el::Index last_only = 0;
+  std::vector<int> masked_at(8);
+  std::vector<int> masked_of(9);
+  for (std::uint32_t step = 0; step < 200; ++step) {
+    const auto batch = cloze(split, {.mask_item = cloze_mask, .mask_ratio = 0.25, .last_ratio = 0.4}, 3, step);
+    const auto view = batch.view();
+    REQUIRE(view.sequences() == 60);
+    REQUIRE(view.tokens() == 480);
+    const auto targets = view.column<el::Targets>();
+    bool only_last = true;
+    std::vector<int> at(8);
+    std::vector<int> of(9);
+    for (el::Index u = 0; u < 60; ++u) {
+      std::size_t masked = 0;
+      const auto window = split.input(u, el::Split::valid).last(8);
+      for (std::size_t i = 0; i < 8; ++i) {
+        const auto t = static_cast<std::size_t>(view.begin(u)) + i;
+        const bool hidden = view.items[t] == cloze_mask;
+        CHECK(targets[t] == (hidden ? window[i] : el::padding_item));
+        CHECK((hidden || view.items[t] == window[i]));
+        masked += hidden ? 1 : 0;
+        at[i] += hidden ? 1 : 0;
+      }
+      only_last = only_last && masked == 1 && targets[static_cast<std::size_t>(view.end(u)) - 1] != 0;
+      ++of[masked];
+    }
+    CHECK(view.column<el::TargetTokens>().size() ==
+          static_cast<std::size_t>(480 - std::count(targets.begin(), targets.end(), el::padding_item)));
+    if (only_last) {
+      ++last_only;
+      continue;
+    }
+    for (std::size_t i = 0; i < 8; ++i) {
+      masked_at[i] += at[i];
+    }
+    for (std::size_t n = 0; n <= 8; ++n) {
+      masked_of[n] += of[n];
+    }
+  }
+  CHECK(std::abs(last_only - 80) < 28);  // four standard deviations
+  CHECK(chi_square_excess(masked_at) < 5.0);
+  const int sequences = std::accumulate(masked_of.begin(), masked_of.end(), 0);
+  for (int n = 0; n <= 8; ++n) {  // binomial of 8 draws
+    double share = std::pow(0.25, n) * std::pow(0.75, 8 - n);
+    for (int i = 1; i <= n; ++i) {
+      share *= static_cast<double>(9 - i) / i;
+    }
+    const double deviation = std::sqrt(share * (1 - share) * sequences);
+    CHECK(std::abs(masked_of[static_cast<std::size_t>(n)] - share * sequences) < 4.5 * deviation + 1);
+  }
+
+  const auto items = [&](std::uint64_t seed, std::uint32_t step) {
+    return copy(cloze(split, {.mask_item = cloze_mask, .last_ratio = 0}, seed, step).view().items);
+  };
+  CHECK(items(3, 5) == items(3, 5));
+  CHECK(items(3, 5) != items(3, 6));
+  CHECK(items(3, 5) != items(4, 5));
+}
+
+TEST_CASE("cloze view: what RecBole masks and does not learn") {
+  const auto split = twins();
+  bool first = false;
+  bool more = false;
+  for (std::uint32_t step = 0; step < 20; ++step) {
+    const el::ClozeView view{.mask_item = cloze_mask, .mask_ratio = 0.3, .last_ratio = 0};
+    auto as_recbole = view;
+    as_recbole.recbole_targets = true;
+    const auto all = cloze(split, view, 3, step);
+    const auto some = cloze(split, as_recbole, 3, step);
+    REQUIRE(copy(all.view().items) == copy(some.view().items));
+    const auto targets = all.view().column<el::Targets>();
+    for (el::Index u = 0; u < 60; ++u) {
+      int slots = 2;  // 0.3 of 8
+      for (el::Index t = all.view().end(u); t-- > all.view().begin(u);) {
+        const auto at = static_cast<std::size_t>(t);
+        const bool learnt = targets[at] != 0 && slots > 0 && t != all.view().begin(u);
+        more = more || (targets[at] != 0 && slots == 0 && t != all.view().begin(u));
+        first = first || (targets[at] != 0 && slots > 0 && t == all.view().begin(u));
+        slots -= targets[at] != 0 && slots > 0 ? 1 : 0;
+        CHECK(some.view().column<el::Targets>()[at] == (learnt ? targets[at] : el::padding_item));
+      }
+    }
+  }
+  CHECK(first);
+  CHECK(more);
+}
+
+TEST_CASE("cloze view: options out of their range") {
+  const auto split = twins();
+  const auto failure = [&](const el::ClozeView& view) {
+    return error_of<el::ArgumentError>([&] { (void)cloze(split, view, 1, 1); });
+  };
+  CHECK(failure({}) == "ClozeView: found the mask item 0, expected a row above the 600 items of the data");
+  CHECK(failure({.mask_item = 600}) ==
+        "ClozeView: found the mask item 600, expected a row above the 600 items of the data");
+  CHECK(failure({.mask_item = 601, .mask_ratio = 0}) ==
+        "ClozeView: found mask_ratio 0, expected above 0 and at most 1");
+  CHECK(failure({.mask_item = 601, .mask_ratio = 1.5}) ==
+        "ClozeView: found mask_ratio 1.5, expected above 0 and at most 1");
+  CHECK(failure({.mask_item = 601, .last_ratio = -1}) == "ClozeView: found last_ratio -1, expected 0 to 1");
+  CHECK(failure({.mask_item = 601, .mask_ratio = NAN}) ==
+        "ClozeView: found mask_ratio nan, expected above 0 and at most 1");
 }
 
 TEST_CASE("views bring no negatives where none are drawn") {
@@ -745,12 +918,12 @@ TEST_CASE("views bring no negatives where none are drawn") {
   el::TokenBatch batch;
   batch.start(2, el::Padding::masked);
   el::PrefixView{}.build(source, users, batch);
-  CHECK(batch.view().targets.size() == 1);
-  CHECK(batch.view().negatives.empty());
+  CHECK(batch.view().column<el::Targets>().size() == 1);
+  CHECK_FALSE(batch.view().has<el::Negatives>());
   batch.start(2, el::Padding::masked);
   el::InputView{}.build(source, users, batch);
-  CHECK(batch.view().targets.size() == 1);
-  CHECK(batch.view().negatives.empty());
+  CHECK(batch.view().column<el::Targets>().size() == 1);
+  CHECK_FALSE(batch.view().has<el::Negatives>());
 }
 
 TEST_CASE("synthetic: sizes, lengths, and every item in one intent") {

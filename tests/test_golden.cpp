@@ -78,7 +78,7 @@ struct Golden {
       const auto row = [&](const std::vector<el::ItemId>& m) {
         return el::slice(std::span<const el::ItemId>(m), b * model.max_length(), (b + 1) * model.max_length());
       };
-      input.add(row(ids), row(targets), row(negatives));
+      input.add(row(ids), {el::with<el::Targets>(row(targets)), el::with<el::Negatives>(row(negatives))});
     }
     for (const char* name : {"view1", "view2"}) {
       const auto view = file.read<el::ItemId>(name);
@@ -86,7 +86,7 @@ struct Golden {
         pair.add(el::slice(std::span<const el::ItemId>(view), b * model.max_length(), (b + 1) * model.max_length()));
       }
     }
-    pair.index_positions();
+    el::index_positions(pair);
   }
 
   std::string text(const std::string& key) const { return file.metadata().at(key); }

@@ -42,7 +42,7 @@ using Out = Lane::Out;
   normalize_rows(lane, x, y, y);
   normalize_rows_backward(lane, x, x, x, y);
   nearest_rows(lane, x, x, out);
-  pairwise_next_item(lane, elcrec::PairwiseLoss::bce, tokens, x, x, 1, y, y, y, y);
+  pairwise_next_item(lane, elcrec::PairwiseLoss::bce, ids, ids, x, x, 1, y, y, y, y);
   exponentials(lane, y, y, y);
   softmax_factors(lane, x, x, x, 1, y, y);
   gram(lane, {}, x, 0, 0, 0, 0, y);

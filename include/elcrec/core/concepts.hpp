@@ -146,8 +146,8 @@ concept NearestRows = requires(L& lane, In<L> x, std::span<std::int32_t> out) {
 };
 
 template <class L>
-concept PairwiseNextItem = requires(L& lane, const TokenView& tokens, typename L::Scalar a, In<L> x, Out<L> y) {
-  pairwise_next_item(lane, PairwiseLoss::bce, tokens, x, x, a, y, y, y, y);
+concept PairwiseNextItem = requires(L& lane, std::span<const ItemId> items, typename L::Scalar a, In<L> x, Out<L> y) {
+  pairwise_next_item(lane, PairwiseLoss::bce, items, items, x, x, a, y, y, y, y);
 };
 
 template <class L>

@@ -120,6 +120,8 @@ enum class RandomTensor : std::uint32_t {
   k_means = 5,
   synthetic = 6,
   bootstrap = 7,
+  cloze = 8,
+  cloze_batch = 9,
   dropout = 0x1000,  // see DropoutBits
 };
 

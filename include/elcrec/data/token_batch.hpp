@@ -2,7 +2,10 @@
 
 #include <algorithm>
 #include <array>
+#include <cstddef>
 #include <cstdint>
+#include <cstring>
+#include <initializer_list>
 #include <limits>
 #include <span>
 #include <vector>
@@ -20,7 +23,27 @@ enum class Padding {
   masked  ///< real tokens only: 5 to 8 times less work on the paper's data
 };
 
-/// Owns the tokens of a batch in host memory and grows sequence by sequence. Reuse one object: its capacity stays.
+/// Values for a column, as TokenBatch takes them; refers to the caller's.
+struct ColumnValues {
+  const ColumnInfo* info;
+  const std::byte* data;
+  Index size;
+  Index width;
+};
+
+/// Rows of `width` values each for column C.
+template <Column C>
+[[nodiscard]] ColumnValues with(std::span<const typename C::Value> values, Index width = 1) {
+  return {&column_info<C>, std::as_bytes(values).data(), ssize(values), width};
+}
+/// The single value of a row.
+template <Column C>
+[[nodiscard]] ColumnValues with(const typename C::Value& value) {
+  return with<C>(std::span<const typename C::Value>(&value, 1));
+}
+
+/// Owns the tokens and columns of a batch in host memory and grows sequence by sequence. Reuse one object: its
+/// capacity stays.
 class TokenBatch {
  public:
   /// Empties the batch.
@@ -30,88 +53,84 @@ class TokenBatch {
     max_length_ = max_length;
     padding_ = padding;
     longest_ = 0;
-    has_targets_ = false;
-    has_negatives_ = false;
     offsets_.assign(1, 0);
-    for (auto* list :
-         {&items_, &positions_, &targets_, &negatives_, &target_tokens_, &labels_, &begins_, &samples_, &tokens_}) {
-      list->clear();
+    items_.clear();
+    positions_.clear();
+    for (auto& column : columns_) {
+      column.in_use = false;
     }
-    index_ = {};
   }
 
-  /// Appends a sequence: its last L items, the last one at position L - 1. Targets and negatives are parallel to the
-  /// items, 0 where there is none, or empty. Throws ArgumentError if their number differs from the items', and for
-  /// more tokens than an offset can count.
-  void add(std::span<const ItemId> items, std::span<const ItemId> targets = {},
-           std::span<const ItemId> negatives = {}) {
+  /// Appends a sequence of n items: its last L, the last one at position L - 1. A column per token has a row for each
+  /// item (of all n), a column per sequence one row, or nothing: then, and where a sequence does not name a column, the
+  /// row is 0. Throws ArgumentError for another number of values, a width that is not the column's, and more tokens
+  /// than an offset can count; the batch is then as before.
+  ///
+  ///   batch.add(items, {with<Targets>(targets), with<Negatives>(negatives, 4), with<Users>(user)});
+  void add(std::span<const ItemId> items, std::initializer_list<ColumnValues> columns = {}) {
     const Index n = ssize(items);
-    for (const Index count : {ssize(targets), ssize(negatives)}) {
-      require(count == 0 || count == n, "batch: found ", count, " targets or negatives for ", n,
-              " items, expected as many or none");
+    for (const ColumnValues& values : columns) {
+      const Index rows = values.info->per == Per::token ? n : 1;
+      check(values);
+      require(values.info->per != Per::batch, "column '", values.info->name,
+              "': found it with a sequence, expected append(): it is the whole batch's");
+      require(values.size == 0 || values.size == rows * values.width, "column '", values.info->name, "': found ",
+              values.size, " values for ", n, " items, expected ", rows * values.width, " or none");
     }
     const Index most_added = padding_ == Padding::paper ? max_length_ : (std::min)(n, max_length_);
     require(most_added <= most_tokens - tokens(), "batch: found ", most_added, " tokens more than the ", tokens(),
             " in it, expected at most ", most_tokens, "; a smaller batch size or maximum length takes fewer");
-    has_targets_ = has_targets_ || !targets.empty();
-    has_negatives_ = has_negatives_ || !negatives.empty();
+
+    const Index first_token = tokens();
     const Index first = std::max<Index>(0, n - max_length_);
-    const Index pad = max_length_ - (n - first);
-    if (padding_ == Padding::paper) {
-      for (Index p = 0; p < pad; ++p) {
-        push(padding_item, p, padding_item, padding_item);
+    const Index shift = max_length_ - n;  // from number to position
+    const Index pad = padding_ == Padding::paper ? first + shift : 0;
+    for (Index p = 0; p < pad; ++p) {
+      push(padding_item, p);
+    }
+    for_each_run(items, first, [&](Index begin, Index end) {
+      for (Index i = begin; i < end; ++i) {
+        push(items[static_cast<std::size_t>(i)], shift + i);
+      }
+    });
+    for (const ColumnValues& values : columns) {
+      if (values.size == 0) {
+        continue;
+      }
+      Stored& column = use(values);
+      if (values.info->per == Per::sequence) {
+        column.resize(sequences());
+        column.append(values, 0, 1);
+      } else {
+        column.resize(first_token + pad);
+        for_each_run(items, first, [&](Index begin, Index end) { column.append(values, begin, end); });
+        if (values.info->listed != nullptr) {
+          list_tokens(column, first_token);
+        }
       }
     }
-    for (Index i = first; i < n; ++i) {
-      const auto at = static_cast<std::size_t>(i);
-      if (padding_ == Padding::paper || items[at] != padding_item) {
-        push(items[at], pad + i - first, targets.empty() ? padding_item : targets[at],
-             negatives.empty() ? padding_item : negatives[at]);
-      }
-    }
-    const auto end = static_cast<std::int32_t>(items_.size());
-    longest_ = std::max<Index>(longest_, end - offsets_.back());
-    offsets_.push_back(end);
-  }
-
-  /// Appends a label (see TokenView::labels).
-  void add_label(ItemId label) { labels_.push_back(label); }
-
-  /// Lists the tokens by position, for similarities of flattened sequences.
-  void index_positions() {
-    index_ = {.samples = sequences(),
-              .positions = max_length_,
-              .dense = tokens() == sequences() * max_length_,
-              .begins = {},
-              .sample = {},
-              .token = {}};
-    if (index_.dense) {
-      return;
-    }
-    begins_.assign(static_cast<std::size_t>(max_length_) + 1, 0);
-    for (const auto p : positions_) {
-      ++begins_[static_cast<std::size_t>(p) + 1];
-    }
-    for (std::size_t p = 1; p < begins_.size(); ++p) {
-      begins_[p] += begins_[p - 1];
-    }
-    samples_.resize(items_.size());
-    tokens_.resize(items_.size());
-    std::vector<std::int32_t> next(begins_.begin(), begins_.end() - 1);
-    for (std::size_t s = 0; s + 1 < offsets_.size(); ++s) {
-      for (std::int32_t t = offsets_[s]; t < offsets_[s + 1]; ++t) {
-        const auto entry =
-            static_cast<std::size_t>(next[static_cast<std::size_t>(positions_[static_cast<std::size_t>(t)])]++);
-        samples_[entry] = static_cast<std::int32_t>(s);
-        tokens_[entry] = t;
+    longest_ = std::max<Index>(longest_, tokens() - offsets_.back());
+    offsets_.push_back(static_cast<std::int32_t>(tokens()));
+    for (Stored& column : columns_) {
+      if (column.in_use && column.info->per != Per::batch) {
+        column.resize(column.info->per == Per::token ? tokens() : sequences());
       }
     }
   }
 
+  /// Appends rows to a column per batch. Throws ArgumentError for a column of another kind.
+  void append(const ColumnValues& values) {
+    check(values);
+    require(values.info->per == Per::batch, "column '", values.info->name, "': found ", values.info->kind(),
+            " and no sequence, expected add()");
+    use(values).append(values, 0, values.size / values.width);
+  }
+
+  [[nodiscard]] Index max_length() const { return max_length_; }
   [[nodiscard]] Index sequences() const { return offsets_.empty() ? 0 : static_cast<Index>(offsets_.size()) - 1; }
   [[nodiscard]] Index tokens() const { return static_cast<Index>(items_.size()); }
 
-  /// Valid until the batch changes.
+  /// Valid until the batch changes. Throws ArgumentError for more columns than a view has room for.
   [[nodiscard]] TokenView view() const {
     TokenView v;
     v.max_length = max_length_;
@@ -121,27 +140,124 @@ class TokenBatch {
     v.host_offsets = v.offsets;
     v.items = items_;
     v.positions = positions_;
-    v.targets = has_targets_ ? std::span(targets_) : std::span<const ItemId>{};
-    v.negatives = has_negatives_ ? std::span(negatives_) : std::span<const ItemId>{};
-    v.target_count = static_cast<Index>(target_tokens_.size());
-    v.target_tokens = target_tokens_;
-    v.labels = labels_;
-    v.by_position = index_;
-    v.by_position.begins = begins_;
-    v.by_position.sample = samples_;
-    v.by_position.token = tokens_;
+    for (const Stored& column : columns_) {
+      if (column.in_use) {
+        v.columns.push_back(column.view());
+      }
+    }
     return v;
   }
 
  private:
-  void push(ItemId item, Index position, ItemId target, ItemId negative) {
-    if (target != padding_item) {
-      target_tokens_.push_back(static_cast<std::int32_t>(items_.size()));
+  /// A column, or the memory of one that an earlier batch had.
+  struct Stored {
+    const ColumnInfo* info = nullptr;
+    bool in_use = false;
+    Index width = 1;
+    std::int32_t lowest = 0;
+    std::int32_t largest = 0;
+    std::vector<std::byte> values;
+
+    void start(const ColumnValues& first) {
+      info = first.info;
+      in_use = true;
+      width = first.width;
+      lowest = 0;
+      largest = 0;
+      values.clear();
     }
-    targets_.push_back(target);
-    negatives_.push_back(negative);
+    /// To so many rows; new ones are 0.
+    void resize(Index rows) { values.resize(static_cast<std::size_t>(rows * width * column_value_bytes)); }
+    /// Appends rows [begin, end) of `from`.
+    void append(const ColumnValues& from, Index begin, Index end) {
+      const std::byte* data = from.data + begin * width * column_value_bytes;
+      const std::byte* data_end = from.data + end * width * column_value_bytes;
+      values.insert(values.end(), data, data_end);
+      if (!info->is_float) {
+        for (; data != data_end; data += column_value_bytes) {
+          const std::int32_t value = read(data);
+          lowest = (std::min)(lowest, value);
+          largest = (std::max)(largest, value);
+        }
+      }
+    }
+    [[nodiscard]] ColumnView view() const {
+      return {info, values.data(), static_cast<Index>(values.size()) / column_value_bytes, width, lowest, largest};
+    }
+  };
+
+  static std::int32_t read(const std::byte* data) {
+    std::int32_t value = 0;
+    std::memcpy(&value, data, sizeof value);
+    return value;
+  }
+
+  void push(ItemId item, Index position) {
     items_.push_back(item);
     positions_.push_back(static_cast<std::int32_t>(position));
+  }
+
+  /// f(begin, end) for the runs of items from `first` on that become tokens.
+  template <class F>
+  void for_each_run(std::span<const ItemId> items, Index first, F f) const {
+    const Index n = ssize(items);
+    if (padding_ == Padding::paper) {
+      f(first, n);
+      return;
+    }
+    while (first < n) {
+      const auto from = items.begin() + first;
+      const auto begin = std::find_if(from, items.end(), [](ItemId item) { return item != padding_item; });
+      const auto end = std::find(begin, items.end(), padding_item);
+      f(begin - items.begin(), end - items.begin());
+      first = end - items.begin();
+    }
+  }
+
+  /// The column of that name, in use or not, or nullptr.
+  [[nodiscard]] Stored* find(const ColumnInfo& wanted) {
+    const auto found = std::find_if(columns_.begin(), columns_.end(),
+                                    [&](const Stored& c) { return c.info == &wanted || c.info->name == wanted.name; });
+    return found == columns_.end() ? nullptr : &*found;
+  }
+
+  /// Throws ArgumentError where the values do not go with the column as it is.
+  void check(const ColumnValues& values) {
+    require(values.width >= 1, "column '", values.info->name, "': found width ", values.width, ", expected at least 1");
+    const Stored* column = find(*values.info);
+    if (column != nullptr && column->in_use) {
+      require(column->info->same_kind(*values.info), "column '", values.info->name, "': found ", values.info->kind(),
+              ", expected ", column->info->kind(), " as in the sequences before");
+      require(values.size == 0 || column->width == values.width, "column '", values.info->name, "': found width ",
+              values.width, ", expected ", column->width, " as in the sequences before");
+    }
+  }
+
+  /// The column that checked values are for.
+  Stored& use(const ColumnValues& values) {
+    Stored* column = find(*values.info);
+    if (column == nullptr) {
+      column = &columns_.emplace_back();
+    }
+    if (!column->in_use) {
+      column->start(values);
+      if (values.info->listed != nullptr) {
+        use({values.info->listed, nullptr, 0, 1});
+        return *find(*values.info);  // where a new column moved it
+      }
+    }
+    return *column;
+  }
+
+  /// Lists the tokens from `first` on that have a value.
+  void list_tokens(const Stored& column, Index first) {
+    Stored& list = *find(*column.info->listed);
+    for (Index t = first; t < tokens(); ++t) {
+      if (read(column.values.data() + t * column_value_bytes) != 0) {
+        const auto token = static_cast<std::int32_t>(t);
+        list.append({list.info, std::as_bytes(std::span(&token, 1)).data(), 1, 1}, 0, 1);
+      }
+    }
   }
 
   static constexpr Index most_tokens = (std::numeric_limits<std::int32_t>::max)();
@@ -151,19 +267,10 @@ class TokenBatch {
   Index max_length_ = 1;
   Padding padding_ = Padding::masked;
   Index longest_ = 0;
-  bool has_targets_ = false;
-  bool has_negatives_ = false;
   std::vector<std::int32_t> offsets_;  // empty as long as nothing was added: a new batch allocates nothing
   std::vector<std::int32_t> items_;
   std::vector<std::int32_t> positions_;
-  std::vector<std::int32_t> targets_;
-  std::vector<std::int32_t> negatives_;
-  std::vector<std::int32_t> target_tokens_;
-  std::vector<std::int32_t> labels_;
-  std::vector<std::int32_t> begins_;
-  std::vector<std::int32_t> samples_;
-  std::vector<std::int32_t> tokens_;
-  GramIndex index_;  // without its lists, which are the three vectors: a copy has its own
+  std::vector<Stored> columns_;
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -13,6 +13,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/finite.hpp"
 #include "elcrec/core/operations.hpp"
+#include "elcrec/data/columns.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/eval/ranking_metrics.hpp"
@@ -42,9 +43,10 @@ struct EvaluationOptions {
 };
 
 /// Ranks each user's held-out item against all items, by the score of the model after everything before it; among equal
-/// scores the lower id is first, as Recommender serves them. Memory: a block of users times a block of items. Runs on
-/// the model's backend; from several threads at once where that allows it. Throws ArgumentError when the data has more
-/// items than the model, DivergenceError for scores that are not finite: nothing would rank above a NaN.
+/// scores the lower id is first, as Recommender serves them. Its batches have the column Users. Memory: a block of
+/// users times a block of items. Runs on the model's backend; from several threads at once where that allows it. Throws
+/// ArgumentError when the data has more items than the model, DivergenceError for scores that are not finite: nothing
+/// would rank above a NaN.
 template <ScoringModel Model>
 [[nodiscard]] RankingMetrics evaluate(const Model& model, const LeaveOneOut& split, Split which,
                                       const EvaluationOptions& options = {}) {
@@ -71,7 +73,7 @@ template <ScoringModel Model>
     batch.start(model.max_length(), options.padding);
     for (Index user = first; user < last; ++user) {
       const auto history = split.input(user, which);
-      batch.add(history);
+      batch.add(history, {with<Users>(user_row(user))});
       targets.push_back(split.target(user, which));
       seen.insert(seen.end(), history.begin(), history.end());
       std::sort(seen.begin() + offsets.back(), seen.end());

@@ -4,6 +4,7 @@
 #include <span>
 
 #include "elcrec/core/concepts.hpp"
+#include "elcrec/data/columns.hpp"
 #include "elcrec/loss/step.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -75,7 +76,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
   const auto table = all_items.slice_rows(1, step.model().item_count() + 1);  // without padding and mask id
   const auto dtable = step.scored_items_gradient().all().slice_rows(1, table.rows() + 1);
   const Index d = table.cols();
-  const Index n = sides[0]->tokens.target_count;
+  const Index n = ssize(sides[0]->tokens.template column<TargetTokens>());
   const double mean = 1.0 / static_cast<double>(side_count * std::max<Index>(1, n));
   const double agreement = side_count == 2 ? labels.agreement : 0;
   const double fixed = 1 - agreement;  // share of the label that is known beforehand
@@ -91,7 +92,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
     const auto minus_scale = step.memory().template matrix<T>(1, side->tokens.tokens());
     step.backend().parallel_for(
         1, [&](Lane& lane, Index) { lane.fill(minus_scale, static_cast<T>(spread - 1) * fixed_scale); });
-    step.scored_items_gradient().add({side->tokens.targets, minus_scale.flat(), side->q});
+    step.scored_items_gradient().add({side->tokens.template column<Targets>(), minus_scale.flat(), side->q});
   }
 
   const auto frame = step.memory().frame();
@@ -117,7 +118,9 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
   for (Index first = 0; first < n; first += chunk) {
     const Index count = (std::min)(chunk, n - first);
     const Index rows = side_count * count;
-    const auto tokens_of = [&](const auto& side) { return slice(side.tokens.target_tokens, first, first + count); };
+    const auto tokens_of = [&](const auto& side) {
+      return slice(side.tokens.template column<TargetTokens>(), first, first + count);
+    };
     const auto of_side = [&](auto matrix, Index side) { return matrix.slice_rows(side * count, (side + 1) * count); };
     const auto xr = x.slice_rows(0, rows);
     const auto target_rows_r = target_rows.slice_rows(0, rows);
@@ -133,7 +136,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
 
     step.backend().parallel_for(1, [&](Lane& lane, Index) {
       const auto ids = slice(targets, 0, count);
-      lane.gather_ids(sides[0]->tokens.targets, tokens_of(*sides[0]), ids);
+      lane.gather_ids(sides[0]->tokens.template column<Targets>(), tokens_of(*sides[0]), ids);
       for (Index side = 0; side < side_count; ++side) {
         const auto& encoding = *sides[static_cast<std::size_t>(side)];
         lane.gather_rows(encoding.q, tokens_of(encoding), of_side(xr, side), Write::replace);

@@ -7,6 +7,8 @@
 #include <type_traits>
 
 #include "elcrec/core/concepts.hpp"
+#include "elcrec/core/error.hpp"
+#include "elcrec/data/columns.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/full_softmax.hpp"
 #include "elcrec/loss/objective.hpp"
@@ -29,18 +31,22 @@ void pairwise_loss(Step& step, Encoding<typename Step::Scalar>& encoding, Pairwi
   static_assert(operation::PairwiseNextItem<Lane>,
                 "pairwise_loss: the lane lacks operations of operation::PairwiseNextItem");
   const TokenView& tokens = encoding.tokens;
-  const double mean = 1.0 / static_cast<double>(std::max<Index>(1, tokens.target_count));
+  const Index width = tokens.template width<Negatives>();
+  require(width == 1, "column '", Negatives::name, "': found ", width,
+          " for each target, expected 1: the pairwise losses compare a target with one negative");
+  const double mean = 1.0 / static_cast<double>(std::max<Index>(1, ssize(tokens.template column<TargetTokens>())));
   const auto row_loss = step.memory().template matrix<T>(1, tokens.tokens());
   const auto positive = step.memory().template matrix<T>(1, tokens.tokens());  // d loss / d score
   const auto negative = step.memory().template matrix<T>(1, tokens.tokens());
   step.for_each_slice(encoding, [&](Lane& lane, const BatchSlice& slice) {
-    pairwise_next_item(lane, kind, slice.tokens, slice.rows(encoding.q), step.scored_items(),
-                       static_cast<T>(weight * mean), slice.columns(row_loss), slice.columns(positive),
-                       slice.columns(negative), slice.rows(encoding.dq));
+    pairwise_next_item(lane, kind, slice.tokens.template column<Targets>(), slice.tokens.template column<Negatives>(),
+                       slice.rows(encoding.q), step.scored_items(), static_cast<T>(weight * mean),
+                       slice.columns(row_loss), slice.columns(positive), slice.columns(negative),
+                       slice.rows(encoding.dq));
   });
   step.backend().parallel_for(1, [&](Lane& lane, Index) { lane.add_sum(mean, row_loss, loss); });
-  step.scored_items_gradient().add({tokens.targets, positive.flat(), encoding.q});
-  step.scored_items_gradient().add({tokens.negatives, negative.flat(), encoding.q});
+  step.scored_items_gradient().add({tokens.template column<Targets>(), positive.flat(), encoding.q});
+  step.scored_items_gradient().add({tokens.template column<Negatives>(), negative.flat(), encoding.q});
 }
 
 /// Predicts the next item at every target of view V, by the loss that the type names.

@@ -4,6 +4,8 @@
 
 #include "elcrec/cluster/learnable_clusters.hpp"
 #include "elcrec/core/concepts.hpp"
+#include "elcrec/data/columns.hpp"
+#include "elcrec/data/position_index.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/info_nce.hpp"
 #include "elcrec/loss/objective.hpp"
@@ -50,9 +52,9 @@ struct SequenceContrast {
     const Index d = pair.y.cols();
     const auto frame = step.memory().frame();
     const InfoNceOptions options{.temperature = temperature, .share = share, .weight = gradient_weight};
-    const auto labels = mask_false_negatives ? pair.tokens.labels : std::span<const std::int32_t>{};
+    const auto labels = mask_false_negatives ? pair.tokens.template column<Labels>() : std::span<const std::int32_t>{};
     const auto contrast = [&](MatrixView<T> z, MatrixView<T> dz) {
-      info_nce(step.backend(), step.memory(), pair.tokens.by_position, z, labels, options, loss, dz);
+      info_nce(step.backend(), step.memory(), position_index(pair.tokens), z, labels, options, loss, dz);
       step.for_each_slice(pair, [&](Lane& lane, const BatchSlice& slice) {
         lane.add_scaled(T(1), slice.rows(dz).slice_cols(0, d), slice.rows(pair.dy));
       });

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <span>
@@ -49,7 +50,7 @@ class CudaLane {
   [[nodiscard]] TokenView stage(const TokenView& host) {
     packed_.resize(static_cast<std::size_t>(cuda::TokenPack::size(host)));
     cuda::TokenPack::pack(host, packed_);
-    return cuda::TokenPack::unpack(host, stage(Ids(packed_)));
+    return cuda::TokenPack::unpack(host, stage(std::span<const std::byte>(packed_)));
   }
   template <class U>
   [[nodiscard]] std::span<const U> stage(std::span<const U> host) {
@@ -110,7 +111,7 @@ class CudaLane {
   std::unique_ptr<cuda::OwnStream> own_;  // or none
   cuda::Stream stream_;
   Workspace workspace_;
-  std::vector<std::int32_t> packed_;
+  std::vector<std::byte> packed_;
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

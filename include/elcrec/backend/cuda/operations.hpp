@@ -153,10 +153,10 @@ void expand_ids(CudaLane<T>& lane, const TokenView& tokens, std::span<const std:
 }
 
 template <class T>
-void pairwise_next_item(CudaLane<T>& lane, PairwiseLoss kind, const TokenView& tokens, Input<T> x, Input<T> table,
-                        std::type_identity_t<T> weight, Output<T> loss, Output<T> positive, Output<T> negative,
-                        Output<T> dx) {
-  cuda::pairwise_next_item(lane.stream(), kind, tokens, x, table, weight, loss, positive, negative, dx);
+void pairwise_next_item(CudaLane<T>& lane, PairwiseLoss kind, std::span<const ItemId> targets,
+                        std::span<const ItemId> negatives, Input<T> x, Input<T> table, std::type_identity_t<T> weight,
+                        Output<T> loss, Output<T> positive, Output<T> negative, Output<T> dx) {
+  cuda::pairwise_next_item(lane.stream(), kind, targets, negatives, x, table, weight, loss, positive, negative, dx);
 }
 
 template <class T>

@@ -69,7 +69,7 @@ class RowScatter {
   DeviceBuffer<std::int32_t> known_;  // (V)
   DeviceBuffer<ItemId> ids_;          // (V)
   DeviceBuffer<std::int32_t> count_;
-  PinnedBuffer host_count_;
+  PinnedBuffer<std::int32_t> host_count_;
   ItemId skipped_;
 };
 

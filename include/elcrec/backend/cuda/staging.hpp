@@ -1,6 +1,6 @@
 #pragma once
 
-#include <cstdint>
+#include <cstddef>
 #include <memory>
 #include <span>
 #include <utility>
@@ -42,11 +42,13 @@ class Event {
 };
 
 /// Memory of the host that a device copies from by itself, while the host goes on.
+template <class T>
 class PinnedBuffer {
  public:
   PinnedBuffer() = default;
+  /// n elements, not initialised.
   explicit PinnedBuffer(Index n) : size_(n) {
-    check(cudaMallocHost(&data_, static_cast<std::size_t>(n) * sizeof(std::int32_t)), "cudaMallocHost");
+    check(cudaMallocHost(&data_, static_cast<std::size_t>(n) * sizeof(T)), "cudaMallocHost");
   }
   PinnedBuffer(PinnedBuffer&& other) noexcept { swap(other); }
   PinnedBuffer& operator=(PinnedBuffer other) noexcept {
@@ -55,14 +57,14 @@ class PinnedBuffer {
   }
   ~PinnedBuffer() { static_cast<void>(cudaFreeHost(data_)); }
 
-  [[nodiscard]] std::span<std::int32_t> span() const { return {data_, static_cast<std::size_t>(size_)}; }
+  [[nodiscard]] std::span<T> span() const { return {data_, static_cast<std::size_t>(size_)}; }
 
  private:
   void swap(PinnedBuffer& other) noexcept {
     std::swap(data_, other.data_);
     std::swap(size_, other.size_);
   }
-  std::int32_t* data_ = nullptr;
+  T* data_ = nullptr;
   Index size_ = 0;
 };
 
@@ -78,15 +80,15 @@ class Staging {
     const Index n = TokenPack::size(host);
     if (n > ssize(pinned_.span())) {
       const Index room = n + n / 2;
-      pinned_ = PinnedBuffer(room);
-      device_ = DeviceBuffer<std::int32_t>(context_, context_->main().handle, room);
+      pinned_ = PinnedBuffer<std::byte>(room);
+      device_ = DeviceBuffer<std::byte>(context_, context_->main().handle, room);
     }
     TokenPack::pack(host, pinned_.span());
     const Stream& stream = context_->upload();
     const DeviceGuard guard(stream.device);
     used_.hold_up(stream);
-    check(cudaMemcpyAsync(device_.data(), pinned_.span().data(), static_cast<std::size_t>(n) * sizeof(std::int32_t),
-                          cudaMemcpyHostToDevice, stream.handle),
+    check(cudaMemcpyAsync(device_.data(), pinned_.span().data(), static_cast<std::size_t>(n), cudaMemcpyHostToDevice,
+                          stream.handle),
           "cudaMemcpyAsync");
     uploaded_.record(stream);
     view_ = TokenPack::unpack(host, {device_.data(), static_cast<std::size_t>(n)});
@@ -103,8 +105,8 @@ class Staging {
   std::shared_ptr<const Context> context_;
   Event uploaded_;
   Event used_;
-  PinnedBuffer pinned_;
-  DeviceBuffer<std::int32_t> device_;
+  PinnedBuffer<std::byte> pinned_;
+  DeviceBuffer<std::byte> device_;
   TokenView view_;
 };
 

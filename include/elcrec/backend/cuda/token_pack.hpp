@@ -1,7 +1,7 @@
 #pragma once
 
 #include <algorithm>
-#include <array>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 
@@ -9,60 +9,55 @@
 
 namespace elcrec::inline ELCREC_TARGET::cuda {
 
-/// The arrays of a TokenView as one, so that one copy brings a batch to a device. Each starts at a multiple of 64
-/// bytes.
+/// The arrays and columns of a TokenView as one, so that one copy brings a batch to a device. Each starts at a multiple
+/// of 64 bytes.
 class TokenPack {
  public:
-  /// Elements that the arrays of a batch take.
+  /// Bytes that the arrays of a batch take.
   [[nodiscard]] static Index size(const TokenView& tokens) {
     Index total = 0;
     TokenView copy = tokens;
-    for (const auto* array : arrays(copy)) {
-      total += padded(ssize(*array));
-    }
+    for_each_array(copy, [&](const std::byte*&, Index bytes) { total += padded(bytes); });
     return total;
   }
 
   /// Writes them to `to` (size).
-  static void pack(const TokenView& tokens, std::span<std::int32_t> to) {
+  static void pack(const TokenView& tokens, std::span<std::byte> to) {
     TokenView copy = tokens;
-    Index at = 0;
-    for (const auto* array : arrays(copy)) {
-      std::copy(array->begin(), array->end(), to.begin() + at);
-      at += padded(ssize(*array));
-    }
+    std::byte* at = to.data();
+    for_each_array(copy, [&](const std::byte*& data, Index bytes) {
+      std::copy_n(data, bytes, at);
+      at += padded(bytes);
+    });
   }
 
   /// The batch with the arrays that pack() wrote, wherever they are now. `host_offsets` stay the caller's.
-  [[nodiscard]] static TokenView unpack(const TokenView& tokens, std::span<const std::int32_t> from) {
+  [[nodiscard]] static TokenView unpack(const TokenView& tokens, std::span<const std::byte> from) {
     TokenView moved = tokens;
-    Index at = 0;
-    for (auto* array : arrays(moved)) {
-      const Index n = ssize(*array);
-      *array = slice(from, at, at + n);
-      at += padded(n);
-    }
+    const std::byte* at = from.data();
+    for_each_array(moved, [&](const std::byte*& data, Index bytes) {
+      data = at;
+      at += padded(bytes);
+    });
     return moved;
   }
 
  private:
-  using Array = std::span<const std::int32_t>;
-
-  static std::array<Array*, 10> arrays(TokenView& v) {
-    return {&v.offsets,
-            &v.items,
-            &v.positions,
-            &v.targets,
-            &v.negatives,
-            &v.target_tokens,
-            &v.labels,
-            &v.by_position.begins,
-            &v.by_position.sample,
-            &v.by_position.token};
+  /// f(address, bytes) for every array; what f makes of the address is the view's from then on.
+  template <class F>
+  static void for_each_array(TokenView& v, F f) {
+    for (auto* array : {&v.offsets, &v.items, &v.positions}) {
+      const std::byte* data = std::as_bytes(*array).data();
+      f(data, static_cast<Index>(array->size_bytes()));
+      *array = {reinterpret_cast<const std::int32_t*>(data), array->size()};
+    }
+    for (ColumnView& column : v.columns) {
+      f(column.data, column.size * column_value_bytes);
+    }
   }
-  static Index padded(Index n) {
-    constexpr Index unit = 16;
-    return (n + unit - 1) / unit * unit;
+  static Index padded(Index bytes) {
+    constexpr Index unit = 64;
+    return (bytes + unit - 1) / unit * unit;
   }
 };
 

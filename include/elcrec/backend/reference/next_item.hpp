@@ -2,13 +2,14 @@
 
 #include <algorithm>
 #include <cmath>
+#include <span>
 #include <type_traits>
 
 #include "elcrec/backend/reference/activations.hpp"
 #include "elcrec/backend/reference/lane.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
-#include "elcrec/core/token_view.hpp"
+#include "elcrec/core/types.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -21,20 +22,21 @@ T softplus(T x) {
 
 }  // namespace reference
 
-/// Pairwise next-item loss of every token with a target: loss_t (1, T), 0 without a target; d loss / d score times
-/// `weight` in positive_t and negative_t (1, T); dx_t += positive_t table[target] + negative_t table[negative].
+/// Pairwise next-item loss of every token with a target, a negative item beside it (T): loss_t (1, T), 0 without a
+/// target; d loss / d score times `weight` in positive_t and negative_t (1, T);
+/// dx_t += positive_t table[target] + negative_t table[negative].
 template <class T>
-void pairwise_next_item(ReferenceLane<T>&, PairwiseLoss kind, const TokenView& tokens, Input<T> x, Input<T> table,
-                        std::type_identity_t<T> weight, Output<T> loss, Output<T> positive, Output<T> negative,
-                        Output<T> dx) {
-  for (Index t = 0; t < tokens.tokens(); ++t) {
-    const ItemId target = tokens.targets[static_cast<std::size_t>(t)];
+void pairwise_next_item(ReferenceLane<T>&, PairwiseLoss kind, std::span<const ItemId> targets,
+                        std::span<const ItemId> negatives, Input<T> x, Input<T> table, std::type_identity_t<T> weight,
+                        Output<T> loss, Output<T> positive, Output<T> negative, Output<T> dx) {
+  for (Index t = 0; t < ssize(targets); ++t) {
+    const ItemId target = targets[static_cast<std::size_t>(t)];
     loss(0, t) = positive(0, t) = negative(0, t) = T(0);
     if (target == padding_item) {
       continue;
     }
     const T* pos = table.row(target);
-    const T* neg = table.row(tokens.negatives[static_cast<std::size_t>(t)]);
+    const T* neg = table.row(negatives[static_cast<std::size_t>(t)]);
     const T score_pos = reference::dot(x.row(t), pos, x.cols());
     const T score_neg = reference::dot(x.row(t), neg, x.cols());
     if (kind == PairwiseLoss::bce) {

@@ -8,7 +8,7 @@
 #include "elcrec/backend/cuda/kernels/softmax.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
-#include "elcrec/core/token_view.hpp"
+#include "elcrec/core/types.hpp"
 
 /// Next-item losses with their gradients, in one pass each.
 ///
@@ -81,12 +81,12 @@ struct PairwiseNextItemKernel {
 };
 
 template <class T>
-void pairwise_next_item(const Stream& stream, PairwiseLoss kind, const TokenView& tokens, MatrixView<const T> x,
-                        MatrixView<const T> table, T weight, MatrixView<T> loss, MatrixView<T> positive,
-                        MatrixView<T> negative, MatrixView<T> dx) {
+void pairwise_next_item(const Stream& stream, PairwiseLoss kind, std::span<const ItemId> targets,
+                        std::span<const ItemId> negatives, MatrixView<const T> x, MatrixView<const T> table, T weight,
+                        MatrixView<T> loss, MatrixView<T> positive, MatrixView<T> negative, MatrixView<T> dx) {
   launch(stream, {.x = blocks_for(x.rows(), pairwise_warps)}, {.x = pairwise_warps * warp_size}, 0,
-         PairwiseNextItemKernel<T>{kind == PairwiseLoss::bpr, tokens.targets.data(), tokens.negatives.data(), x, table,
-                                   weight, loss.data(), positive.data(), negative.data(), dx});
+         PairwiseNextItemKernel<T>{kind == PairwiseLoss::bpr, targets.data(), negatives.data(), x, table, weight,
+                                   loss.data(), positive.data(), negative.data(), dx});
 }
 
 template <class T>
