@@ -1123,6 +1123,106 @@ TEST_CASE_TEMPLATE("gradients through heads, beside an objective that reads enco
   check_head<B, el::CosineHead<B>, el::NextItemBce>(cosine);
 }
 
+// ---- steps in little memory ----------------------------------------------------------------------------------------
+
+namespace {
+
+/// Loss and gradients of a step in `bytes` of memory against those of the whole step at once.
+template <class Model>
+void check_little_memory(Model& model, std::size_t bytes) {
+  const auto batches = random_batches<Model>(model.padding);
+  el::TrainingPass<Model> whole(model);
+  el::TrainingPass<Model> little(model, bytes);
+  for (std::uint32_t step = 0; step < 2; ++step) {  // the second one finds what the first left
+    const double loss = whole.run(batches, 7, step).total;
+    CHECK(little.run(batches, 7, step).total == doctest::Approx(loss).epsilon(1e-12));
+    const auto expected = whole.gradients();
+    const auto found = little.gradients();
+    REQUIRE(found.size() == expected.size());
+    for (std::size_t p = 0; p < found.size(); ++p) {
+      CHECK(found[p].rows.has_value() == expected[p].rows.has_value());
+      const auto a = to_host(model.backend(), expected[p].values);
+      const auto b = to_host(model.backend(), found[p].values);
+      for (std::size_t i = 0; i < a.size(); ++i) {
+        CHECK(b[i] == doctest::Approx(a[i]).epsilon(1e-9));
+      }
+    }
+  }
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("a step in little memory is the step", B, EVERY_BACKEND) {
+  const auto backend = one_thread<B>();
+  for (const auto padding : both_paddings) {
+    for (const std::size_t bytes : {1, 4000, 30000}) {
+      using NextItems = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NextItem>;
+      NextItems next(backend, {items, 1, 0.5}, small_encoder(backend));
+      next.padding = padding;
+      auto& loss = next.template objective<el::NextItem>();
+      for (const auto kind : {el::NextItemLoss::bce, el::NextItemLoss::softmax}) {
+        loss.loss = kind;
+        loss.samples = el::NextItemSamples::positions;
+        check_little_memory(next, bytes);
+        loss.samples = el::NextItemSamples::prefixes;
+        loss.labels.smoothing = 0.1;
+        loss.labels.agreement = 0.3;
+        check_little_memory(next, bytes);
+      }
+      auto every = every_objective(backend, el::Pooling::mean, padding);
+      std::apply([](auto&... objective) { ((objective.weight = 0.5), ...); }, every.objectives);
+      every.template objective<el::NextItem>().samples = el::NextItemSamples::prefixes;  // a source of its own
+      check_little_memory(every, bytes);
+      el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::DotBiasHead<B>, el::NextItemSoftmax> biased(
+          backend, {items, 1, 0.5}, small_encoder(backend), el::DotBiasHead<B>(backend, items + 2));
+      biased.padding = padding;
+      check_little_memory(biased, bytes);
+    }
+  }
+}
+
+TEST_CASE("what passes in phases, and what is encoded twice") {
+  using B = el::Reference;
+  const B backend;
+  auto model = every_objective(backend, el::Pooling::mean, el::Padding::masked);
+  using Model = decltype(model);
+  const auto batches = random_batches<Model>(el::Padding::masked);  // 20 tokens of six users, prefixes of 1, 2, 5, 2
+  constexpr std::size_t input = Model::SourceList::index_of<el::InputView>();
+  constexpr std::size_t prefixes = Model::SourceList::index_of<el::PrefixView>();
+  auto& next = model.objective<el::NextItem>();
+  next.weight = 1;
+  next.samples = el::NextItemSamples::prefixes;
+  const auto plan = [&](Index budget) { return el::StepPlan<Model>(model, batches, 100, budget, 1); };
+  CHECK(plan(1000).phases() == 1);
+  CHECK(!plan(1000).in_phases(prefixes));
+  const auto three = plan(600);
+  REQUIRE(three.phases() == 3);
+  CHECK(three.in_phases(prefixes));
+  CHECK(three.range(prefixes, 0) == std::pair<Index, Index>(0, 2));
+  CHECK(three.range(prefixes, 1) == std::pair<Index, Index>(2, 3));
+  CHECK(three.range(prefixes, 2) == std::pair<Index, Index>(3, 4));
+  CHECK(plan(1).phases() == 4);  // a sequence is the least that passes
+  CHECK(!plan(1).encodes_again());
+
+  SUBCASE("what compares users is encoded twice, and takes half the memory for it") {
+    model.objective<el::ClusterLoss>().weight = 1;
+    const auto both = plan(1000);
+    CHECK(both.encodes_again());
+    CHECK(!both.in_phases(input));
+    CHECK(both.takes_part(input, 0));
+    CHECK(!both.takes_part(input, 1));
+    CHECK(both.run_tokens() == 5);
+    CHECK(both.phases() == 3);
+    CHECK(plan(3200).phases() == 1);
+  }
+  SUBCASE("a sum over the sequences of a view that something else reads passes with it") {
+    model.objective<el::NextItemBce>().weight = 1;
+    CHECK(plan(1000).in_phases(input));
+    model.objective<el::ClusterLoss>().weight = 1;
+    CHECK(!plan(1000).in_phases(input));
+  }
+}
+
 // ---- clusters -----------------------------------------------------------------------------------------------------
 
 TEST_CASE_TEMPLATE("k_means finds separable blobs", B, K_MEANS_BACKENDS) {
@@ -1428,7 +1528,7 @@ TEST_CASE("a loss that lacks a column, or reads one of another width, says so") 
         "column 'negatives': found 2 for each target, expected 1: the pairwise losses compare a target with one "
         "negative");
   CHECK(run({el::with<el::Targets>(sequence)}).find("batch: found no column 'negatives', expected one") == 0);
-  CHECK(run({el::with<el::Negatives>(sequence)}).find("batch: found no column 'target_tokens', expected one") == 0);
+  CHECK(run({el::with<el::Negatives>(sequence)}).find("batch: found no column 'targets', expected one") == 0);
 }
 
 TEST_CASE("a batch of more tokens than its numbers can count is refused before it is filled") {

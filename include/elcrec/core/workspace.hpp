@@ -66,6 +66,15 @@ class Workspace {
     return sum;
   }
 
+  /// Bytes of what was taken and not given back, with what was too little for the next.
+  [[nodiscard]] std::size_t used() const {
+    std::size_t sum = used_;
+    for (std::size_t i = 0; i < chunk_ && i < chunks_.size(); ++i) {
+      sum += size_of(chunks_[i]);
+    }
+    return sum;
+  }
+
   /// Gives back on destruction what was taken since construction.
   class Frame {
    public:

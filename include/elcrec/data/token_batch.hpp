@@ -53,6 +53,7 @@ class TokenBatch {
     max_length_ = max_length;
     padding_ = padding;
     longest_ = 0;
+    first_sample_ = 0;
     offsets_.assign(1, 0);
     items_.clear();
     positions_.clear();
@@ -126,6 +127,45 @@ class TokenBatch {
     use(values).append(values, 0, values.size / values.width);
   }
 
+  /// Becomes the sequences [first, last) of another batch, whose numbers there they keep: random numbers are addressed
+  /// by them. They have their columns; of those per batch only the lists of tokens are there.
+  void assign(const TokenBatch& all, Index first, Index last) {
+    start(all.max_length_, all.padding_);
+    first_sample_ = all.first_sample_ + first;
+    const auto begin = all.offsets_[static_cast<std::size_t>(first)];
+    const auto end = all.offsets_[static_cast<std::size_t>(last)];
+    items_.assign(all.items_.begin() + begin, all.items_.begin() + end);
+    positions_.assign(all.positions_.begin() + begin, all.positions_.begin() + end);
+    for (Index s = first + 1; s <= last; ++s) {
+      const auto offset = all.offsets_[static_cast<std::size_t>(s)] - begin;
+      longest_ = std::max<Index>(longest_, offset - offsets_.back());
+      offsets_.push_back(offset);
+    }
+    for (const Stored& column : all.columns_) {
+      if (!column.in_use || column.info->per == Per::batch) {
+        continue;
+      }
+      const ColumnValues values{column.info, column.values.data(), 0, column.width};
+      const bool by_token = column.info->per == Per::token;
+      Stored& part = use(values);
+      part.append(values, by_token ? begin : first, by_token ? end : last);
+      if (column.info->listed != nullptr) {
+        list_tokens(part, 0);
+      }
+    }
+  }
+
+  /// Rows of column C, 0 where it is not there.
+  template <Column C>
+  [[nodiscard]] Index count() const {
+    for (const Stored& column : columns_) {
+      if (column.in_use && column.info->name == C::name) {
+        return column.view().size / column.width;
+      }
+    }
+    return 0;
+  }
+
   [[nodiscard]] Index max_length() const { return max_length_; }
   [[nodiscard]] Index sequences() const { return offsets_.empty() ? 0 : static_cast<Index>(offsets_.size()) - 1; }
   [[nodiscard]] Index tokens() const { return static_cast<Index>(items_.size()); }
@@ -135,6 +175,7 @@ class TokenBatch {
     TokenView v;
     v.max_length = max_length_;
     v.longest = longest_;
+    v.first_sample = first_sample_;
     v.token_count = tokens();
     v.offsets = offsets_.empty() ? std::span(no_sequences) : std::span(offsets_);
     v.host_offsets = v.offsets;
@@ -267,6 +308,7 @@ class TokenBatch {
   Index max_length_ = 1;
   Padding padding_ = Padding::masked;
   Index longest_ = 0;
+  Index first_sample_ = 0;
   std::vector<std::int32_t> offsets_;  // empty as long as nothing was added: a new batch allocates nothing
   std::vector<std::int32_t> items_;
   std::vector<std::int32_t> positions_;

@@ -77,7 +77,7 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
   const auto dtable = step.scored_items_gradient().all().slice_rows(1, table.rows() + 1);
   const Index d = table.cols();
   const Index n = ssize(sides[0]->tokens.template column<TargetTokens>());
-  const double mean = 1.0 / static_cast<double>(side_count * std::max<Index>(1, n));
+  const double mean = 1.0 / static_cast<double>(side_count * std::max<Index>(1, sides[0]->targets));
   const double agreement = side_count == 2 ? labels.agreement : 0;
   const double fixed = 1 - agreement;  // share of the label that is known beforehand
   const double spread = labels.smoothing / fixed;

@@ -34,7 +34,7 @@ void pairwise_loss(Step& step, Encoding<typename Step::Scalar>& encoding, Pairwi
   const Index width = tokens.template width<Negatives>();
   require(width == 1, "column '", Negatives::name, "': found ", width,
           " for each target, expected 1: the pairwise losses compare a target with one negative");
-  const double mean = 1.0 / static_cast<double>(std::max<Index>(1, ssize(tokens.template column<TargetTokens>())));
+  const double mean = 1.0 / static_cast<double>(std::max<Index>(1, encoding.targets));
   const auto row_loss = step.memory().template matrix<T>(1, tokens.tokens());
   const auto positive = step.memory().template matrix<T>(1, tokens.tokens());  // d loss / d score
   const auto negative = step.memory().template matrix<T>(1, tokens.tokens());
@@ -54,6 +54,7 @@ template <NextItemLoss Loss, class V = InputView>
 struct NextItemBy {
   using Views = TypeList<V>;
   static constexpr std::string_view name = "next_item";
+  static constexpr bool sums_over_samples = true;
 
   double weight = 1.0;
 
@@ -85,6 +86,7 @@ enum class NextItemSamples {
 struct NextItem {
   using Views = TypeList<InputView, PrefixView, Again<InputView>, Again<PrefixView>>;
   static constexpr std::string_view name = "next_item";
+  static constexpr bool sums_over_samples = true;
 
   double weight = 1.0;
   NextItemLoss loss = NextItemLoss::bce;

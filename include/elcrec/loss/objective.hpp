@@ -16,6 +16,8 @@ namespace elcrec::inline ELCREC_TARGET {
 /// - `reads<V>()`: whether, as it is set now, it reads view V (views that nobody reads are not built);
 /// - `predicts`: false in a loss that reads no targets, so that it may be evaluated on any view of any encoder; a loss
 ///   that does not say predicts;
+/// - `sums_over_samples`: true in a loss that is a sum over the sequences of one view, divided by what is known of the
+///   whole batch (Encoding::targets): a step that would take too much memory evaluates it on a part after the other;
 /// - `reads_negatives()`: whether it reads the sampled negatives of its views (where nobody does, none are drawn);
 /// - `evaluate(step)`: const, returns void; gets a TrainingStep (loss/step.hpp), adds the unweighted loss to
 ///   `step.loss(*this)` and weight times its gradients to the encodings' dy and to the gradients of the parts. It never

@@ -32,6 +32,8 @@ class ScoredTable {
     });
   }
 
+  void flush(const Model& model) { gradient_.flush(model.backend()); }
+
   /// Adds to the gradients of the head and of the item table.
   void backward(const Model& model, auto& head_gradient, TableGradient<Backend>& items_gradient) {
     gradient_.sum(model.backend());
@@ -56,6 +58,7 @@ requires Model::HeadType::plain class ScoredTable<Model> {
   explicit ScoredTable(const Model&) {}
   [[nodiscard]] auto view(const Model& model) const { return model.items(); }
   void prepare(const Model&) {}
+  void flush(const Model&) {}
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <array>
+#include <cstddef>
 #include <span>
 #include <tuple>
 #include <type_traits>
@@ -25,6 +26,9 @@ class StepBatches {
   [[nodiscard]] const TokenBatch& of() const {
     return batches_[SourceList::template index_of<V>()];
   }
+
+  /// Of the source of this number in SourceList.
+  [[nodiscard]] const TokenBatch& of(std::size_t source) const { return batches_[source]; }
 
   /// Builds the views that the model's objectives read, for these users.
   void build(const Model& model, const BatchSource& source, std::span<const Index> users) {

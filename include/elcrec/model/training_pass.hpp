@@ -12,11 +12,15 @@
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/data/batch_slice.hpp"
+#include "elcrec/data/columns.hpp"
 #include "elcrec/loss/step.hpp"
 #include "elcrec/model/check_causality.hpp"
+#include "elcrec/model/encoded_views.hpp"
 #include "elcrec/model/scored_table.hpp"
 #include "elcrec/model/sequential_model.hpp"
 #include "elcrec/model/step_batches.hpp"
+#include "elcrec/model/step_plan.hpp"
+#include "elcrec/model/step_uploads.hpp"
 #include "elcrec/nn/embedding_table.hpp"
 #include "elcrec/nn/parameter.hpp"
 #include "elcrec/nn/part.hpp"
@@ -34,7 +38,8 @@ struct Losses {
 /// add their gradients with respect to the encodings; one backward pass a view follows. A batch is cut into
 /// Backend::slices() parts with gradient accumulators of their own, summed in a fixed order: the same bits for any
 /// number of threads. Holds all memory of training besides the model and the optimizer's; allocates only while it
-/// grows.
+/// grows. Encodings that would take more than `memory_budget` bytes pass in phases or are made twice (see StepPlan):
+/// then the sums are in another order than with more memory, but the same for any number of threads.
 template <class Model>
 class TrainingPass {
  public:
@@ -47,14 +52,18 @@ class TrainingPass {
   using Views = typename Model::Views;
   using SourceList = typename Model::SourceList;
 
+  /// Bytes that the encodings of a step may take.
+  static constexpr std::size_t usual_memory = std::size_t{1} << 30;
+
   TrainingPass(const TrainingPass&) = delete;
   TrainingPass& operator=(const TrainingPass&) = delete;
   /// Throws ArgumentError if an objective would train the encoder on targets that it can see, or if the model's
   /// parameters are not those of its parts.
-  explicit TrainingPass(Model& model)
+  explicit TrainingPass(Model& model, std::size_t memory_budget = usual_memory)
       : model_(checked(model)),
         backend_(model.backend()),
-        memory_(backend_.make_workspace()),
+        uploads_(backend_, memory_budget),
+        views_(backend_),
         gradients_(make_gradients(model)),
         scored_(model),
         losses_(backend_.template allocate<double>(Model::ObjectiveList::size)) {
@@ -64,12 +73,6 @@ class TrainingPass {
         const auto views = gradient.cleared_by(s);
         cleared.insert(cleared.end(), views.begin(), views.end());
       });
-    }
-    for (std::size_t i = 0; i < Views::size * cleared_by_slice_.size(); ++i) {
-      slice_memory_.push_back(backend_.make_workspace());
-    }
-    for (std::size_t i = 0; i < 2 * SourceList::size; ++i) {
-      stagings_.emplace_back(backend_);
     }
     check_parameters();
   }
@@ -85,31 +88,22 @@ class TrainingPass {
   // step after start and before losses. They must live, unchanged, until the losses of their step are there.
 
   /// Starts to bring the batches of the next step into backend memory.
-  void upload(const StepBatches<Model>& batches) {
-    set_ = 1 - set_;
-    SourceList::for_each([&]<class Source>(std::type_identity<Source>) {
-      if (reads_source<Source>()) {
-        staging<Source>(set_).upload(batches.template of<Source>().view());
-      }
-    });
-  }
+  void upload(const StepBatches<Model>& batches) { uploads_.upload(model_, batches); }
 
   /// Computes losses and gradients for the batches uploaded last; on a device, what follows need not wait for it.
   void start(std::uint64_t seed, std::uint32_t step, bool training = true) {
     check_causality(model_);  // weights may have changed
-    prepare(seed, step, training);
-    backend_.run_step([this] {
-      for_each_gradient([this](auto& gradient) { gradient.start(backend_); });
-      scored_.prepare(model_);
-      forward();
-      model_.for_each_turn([this](const auto& component) { take_turn(component); });
-      backward();
-      if constexpr (!Head::plain) {
-        scored_.backward(model_, gradient(model_.head()).get(), items_gradient());
+    const std::array<double, Model::ObjectiveList::size> zeros{};
+    backend_.template copy<double>(zeros, std::span<double>(losses_.data(), zeros.size()));
+    const std::size_t phases = uploads_.plan().phases();
+    for (std::size_t phase = 0; phase < phases; ++phase) {
+      if (phase > 0) {
+        uploads_.upload_phase(model_, phase);
       }
-      for_each_gradient([this](auto& gradient) { gradient.sum(backend_); });
-    });
-    SourceList::for_each([&]<class Source>(std::type_identity<Source>) { staging<Source>(set_).finished(); });
+      prepare(phase, {seed, step, 0, training});
+      backend_.run_step([&] { run_phase(phase, phase + 1 == phases); });
+      uploads_.finished(model_);
+    }
   }
 
   /// The losses of the last start, when they are there.
@@ -136,16 +130,19 @@ class TrainingPass {
     return list;
   }
 
+  /// Bytes of memory that the encodings of steps have taken so far.
+  [[nodiscard]] std::size_t memory_bytes() const { return views_.bytes(); }
+
   // ---- what an objective uses: see TrainingStep (loss/step.hpp) --------------------------------------------------
 
   [[nodiscard]] const Model& model() const { return model_; }
   [[nodiscard]] const Backend& backend() const { return backend_; }
-  [[nodiscard]] typename Backend::Workspace& memory() { return memory_; }
+  [[nodiscard]] typename Backend::Workspace& memory() { return views_.memory(); }
   [[nodiscard]] In scored_items() const { return scored_.view(model()); }
 
   template <class V>
   [[nodiscard]] Encoding<Scalar>& encoding() {
-    return encodings_[Views::template index_of<V>()].shared;
+    return views_.of(Views::template index_of<V>());
   }
 
   template <class O>
@@ -175,21 +172,6 @@ class TrainingPass {
 
  private:
   using Head = typename Model::HeadType;
-
-  /// One encoded view and what its backward pass needs.
-  struct Encoded {
-    struct Shard {
-      BatchSlice part;
-      typename Encoder::Cache cache;
-    };
-    Encoding<Scalar> shared;
-    Out dembedded;                           // (T, D) gradient of the item rows looked up, after the backward pass
-    Out query_norms;                         // (1, T)
-    std::vector<std::vector<Shard>> shards;  // of each slice
-    DropoutBits dropout;
-    bool active = false;
-    bool predicts = false;  // whether an objective reads its queries
-  };
 
   template <class List>
   struct Gradients;
@@ -234,140 +216,79 @@ class TrainingPass {
     }
   }
 
-  template <class Source>
-  [[nodiscard]] bool reads_source() const {
-    bool any = false;
+  void prepare(std::size_t phase, DropoutBits dropout) {
+    const StepPlan<Model>& plan = uploads_.plan();
+    views_.clear();
     Views::for_each([&]<class V>(std::type_identity<V>) {
-      any =
-          any || (std::is_same_v<typename SourceOf<V>::Type, Source> && StepBatches<Model>::template reads<V>(model_));
-    });
-    return any;
-  }
-
-  template <class Source>
-  [[nodiscard]] typename Backend::Staging& staging(std::size_t set) {
-    return stagings_[set * SourceList::size + SourceList::template index_of<Source>()];
-  }
-
-  void prepare(std::uint64_t seed, std::uint32_t step, bool training) {
-    memory_.clear();
-    for (auto& memory : slice_memory_) {
-      memory.clear();
-    }
-    const std::array<double, Model::ObjectiveList::size> zeros{};
-    backend_.template copy<double>(zeros, std::span<double>(losses_.data(), zeros.size()));
-    std::uint32_t view = 0;
-    Views::for_each([&]<class V>(std::type_identity<V>) {
-      auto& e = encodings_[Views::template index_of<V>()];
-      e.active = StepBatches<Model>::template reads<V>(model_);
-      e.predicts = std::apply(
-          []<class... Os>(const Os&... objective) {
-            return ((elcrec::predicts<Os>() && reads_view<V>(objective)) || ...);
-          },
-          model_.objectives);
-      e.dropout = {seed, step, view++, training};
-      if (e.active) {
-        prepare(e, staging<typename SourceOf<V>::Type>(set_).view());
+      constexpr std::size_t view = Views::template index_of<V>();
+      constexpr std::size_t source = SourceList::template index_of<typename SourceOf<V>::Type>();
+      dropout.view = static_cast<std::uint32_t>(view);
+      if (StepBatches<Model>::template reads<V>(model_) && plan.takes_part(source, phase)) {
+        const bool again = plan.encodes_again() && !plan.in_phases(source);
+        views_.prepare(model_, view, uploads_.tokens(source), uploads_.batch(source).template count<TargetTokens>(),
+                       {.dropout = dropout,
+                        .run_tokens = again ? plan.run_tokens() : backend_.shard_tokens(),
+                        .again = again,
+                        .predicts = predicts_from<V>()});
       }
     });
   }
 
-  void prepare(Encoded& e, const TokenView& tokens) {
-    const Index t = tokens.tokens();
-    e.shared.tokens = tokens;
-    e.shared.y = memory_.template matrix<Scalar>(t, model_.hidden());
-    e.shared.dy = memory_.template matrix<Scalar>(t, model_.hidden());
-    e.shared.q = e.shared.y;
-    e.shared.dq = e.shared.dy;
-    if (!Head::plain && e.predicts) {
-      e.shared.q = memory_.template matrix<Scalar>(t, model_.query_columns());
-      e.shared.dq = memory_.template matrix<Scalar>(t, model_.query_columns());
-      e.query_norms = memory_.template matrix<Scalar>(1, t);
+  /// Whether an objective reads the queries of view V.
+  template <class V>
+  [[nodiscard]] bool predicts_from() const {
+    return std::apply(
+        []<class... Os>(const Os&... objective) { return ((predicts<Os>() && reads_view<V>(objective)) || ...); },
+        model_.objectives);
+  }
+
+  void run_phase(std::size_t phase, bool last) {
+    if (phase == 0) {
+      for_each_gradient([this](auto& gradient) { gradient.start(backend_); });
+      scored_.prepare(model_);
     }
-    e.dembedded = memory_.template matrix<Scalar>(t, model_.hidden());
-    e.shared.slices = slices_of(tokens, backend_.slices());
-    e.shards.clear();
-    for (const auto& slice : e.shared.slices) {
-      auto& shards = e.shards.emplace_back();
-      for (auto& run : runs_of(tokens, slice.first_sequence, slice.last_sequence, backend_.shard_tokens())) {
-        shards.push_back({std::move(run), {}});
+    views_.forward(model_, [&](Lane& lane, Index slice) {
+      if (phase == 0) {
+        lane.clear(std::span<const Out>(cleared_by_slice_[static_cast<std::size_t>(slice)]));
       }
+    });
+    model_.for_each_turn([&](const auto& component) { take_turn(component, uploads_.plan(), phase); });
+    views_.backward(model_, gradient(model_.encoder), items_gradient());
+    for_each_gradient([this](auto& gradient) { gradient.flush(backend_); });
+    scored_.flush(model_);
+    if (last) {
+      if constexpr (!Head::plain) {
+        scored_.backward(model_, gradient(model_.head()).get(), items_gradient());
+      }
+      for_each_gradient([this](auto& gradient) { gradient.sum(backend_); });
     }
   }
 
-  /// Memory of slice s of view v: what its backward pass needs.
-  [[nodiscard]] typename Backend::Workspace& memory_of(std::size_t view, std::size_t slice) {
-    return slice_memory_[view * cleared_by_slice_.size() + slice];
-  }
-
-  void forward() {
-    const Index slices = backend_.slices();
-    backend_.parallel_for(static_cast<Index>(Views::size) * slices, [&](Lane& lane, Index task) {
-      const auto view = static_cast<std::size_t>(task / slices);
-      const auto at = static_cast<std::size_t>(task % slices);
-      auto& e = encodings_[view];
-      if (e.active) {
-        for (auto& shard : e.shards[at]) {
-          const Pass<Backend> pass{lane, memory_of(view, at), e.dropout};
-          model_.encoder.forward(pass, shard.part.tokens, model().items(), shard.cache, shard.part.rows(e.shared.y));
-          lane.fill(shard.part.rows(e.shared.dy), Scalar(0));
-          if (!Head::plain && e.predicts) {
-            model_.head().queries(lane, shard.part.rows(e.shared.y), shard.part.columns(e.query_norms),
-                                  shard.part.rows(e.shared.q));
-            lane.fill(shard.part.rows(e.shared.dq), Scalar(0));
-          }
+  /// An objective whose sequences pass in phases is evaluated in each of them, everything else in the first.
+  template <class Component>
+  void take_turn(const Component& component, const StepPlan<Model>& plan, std::size_t phase) {
+    if constexpr (Objective<Component>) {
+      bool whole = true;
+      bool takes_part = false;
+      Component::Views::for_each([&]<class V>(std::type_identity<V>) {
+        constexpr std::size_t source = SourceList::template index_of<typename SourceOf<V>::Type>();
+        if (reads_view<V>(component) && plan.in_phases(source)) {
+          whole = false;
+          takes_part = takes_part || plan.takes_part(source, phase);
         }
-      }
-      if (view == 0) {
-        lane.clear(std::span<const Out>(cleared_by_slice_[at]));
-      }
-    });
-  }
-
-  void take_turn(const auto& component) {
-    if constexpr (requires { component.weight; }) {
-      if (component.weight != 0) {
+      });
+      if (component.weight != 0 && (whole ? phase == 0 : takes_part)) {
         component.evaluate(*this);
       }
-    } else {
+    } else if (phase == 0) {
       component.update(model_);
-    }
-  }
-
-  void backward() {
-    auto& encoder_gradient = gradient(model_.encoder);
-    backend_.parallel_for(backend_.slices(), [&](Lane& lane, Index s) {
-      const auto at = static_cast<std::size_t>(s);
-      for (std::size_t view = 0; view < Views::size; ++view) {
-        auto& e = encodings_[view];
-        if (!e.active) {
-          continue;
-        }
-        for (auto& shard : e.shards[at]) {
-          const Pass<Backend> pass{lane, memory_of(view, at), e.dropout};
-          if (!Head::plain && e.predicts) {
-            model_.head().queries_backward(lane, shard.part.rows(e.shared.q), shard.part.columns(e.query_norms),
-                                           shard.part.rows(e.shared.dq), shard.part.rows(e.shared.dy));
-          }
-          model_.encoder.backward(pass, shard.part.tokens, shard.cache, shard.part.rows(e.shared.dy),
-                                  encoder_gradient.of(s), shard.part.rows(e.dembedded));
-        }
-      }
-    });
-    for (auto& e : encodings_) {
-      if (e.active) {
-        items_gradient().add({e.shared.tokens.items, {}, e.dembedded});
-      }
     }
   }
 
   Model& model_;
   Backend backend_;
-  typename Backend::Workspace memory_;
-  std::vector<typename Backend::Workspace> slice_memory_;  // of each view's slices
-  std::vector<typename Backend::Staging> stagings_;        // two sets, one for each source of views
-  std::size_t set_ = 0;
-  std::array<Encoded, Views::size> encodings_;
+  StepUploads<Model> uploads_;
+  EncodedViews<Model> views_;
   GradientTuple gradients_;
   ScoredTable<Model> scored_;
   std::vector<std::vector<Out>> cleared_by_slice_;

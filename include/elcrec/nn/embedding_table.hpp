@@ -72,7 +72,7 @@ class TableGradient {
   TableGradient(TableGradient&&) = default;
   TableGradient& operator=(TableGradient&&) = delete;
 
-  /// Adds rows at the end of the step, until when they must live. Not for several threads at once.
+  /// Adds rows at the next flush or sum, until when they must live. Not for several threads at once.
   void add(const RowContribution<T>& rows) { rows_.push_back(rows); }
   /// The gradient of all rows, for what touches every one.
   [[nodiscard]] MatrixView<T> all() {
@@ -91,10 +91,13 @@ class TableGradient {
     }
   }
   [[nodiscard]] std::span<const MatrixView<T>> cleared_by(Index) const { return {}; }
-  void sum(const B& backend) {
-    scatter_(backend, rows_, values_.view());
-    rows_.clear();
+  void flush(const B& backend) {
+    if (!rows_.empty()) {
+      scatter_(backend, rows_, values_.view());
+      rows_.clear();
+    }
   }
+  void sum(const B& backend) { flush(backend); }
   void append_to(std::vector<Parameter<T>>& list) {
     list.push_back({name_, values_.view(), 2, {}});
     if (!all_touched_) {

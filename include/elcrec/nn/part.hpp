@@ -50,6 +50,8 @@ class SlicedGradient {
   [[nodiscard]] std::span<const MatrixView<Scalar>> cleared_by(Index s) const {
     return views_[static_cast<std::size_t>(s)];
   }
+  /// Takes in what refers to memory of the step under way.
+  void flush(const Backend&) {}
   /// Adds the slices up, into the first.
   void sum(const Backend& backend) {
     const auto& total = parameters_.front();

@@ -39,6 +39,7 @@ class WholeGradient {
   [[nodiscard]] std::span<const MatrixView<Scalar>> cleared_by(Index s) const {
     return s == 0 ? std::span<const MatrixView<Scalar>>(views_) : std::span<const MatrixView<Scalar>>();
   }
+  void flush(const Backend&) {}
   void sum(const Backend&) {}
   void append_to(std::vector<Parameter<Scalar>>& list) const {
     list.insert(list.end(), parameters_.begin(), parameters_.end());
