@@ -1,4 +1,4 @@
-// expect: as an objective it lacks `Views`
+// expect: no Objective: as one it lacks `Views`
 // An objective that does not say which views it reads.
 #include "elcrec/backend/reference.hpp"
 #include "elcrec/encoder/transformer.hpp"

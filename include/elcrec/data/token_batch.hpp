@@ -127,6 +127,14 @@ class TokenBatch {
     use(values).append(values, 0, values.size / values.width);
   }
 
+  /// Appends `items` and `last` after them as one sequence. Its columns are per sequence.
+  void add_ending_in(std::span<const ItemId> items, ItemId last, std::initializer_list<ColumnValues> columns = {}) {
+    const auto kept = items.last((std::min)(items.size(), static_cast<std::size_t>(max_length_) - 1));
+    joined_.assign(kept.begin(), kept.end());
+    joined_.push_back(last);
+    add(joined_, columns);
+  }
+
   /// Becomes the sequences [first, last) of another batch, whose numbers there they keep: random numbers are addressed
   /// by them. They have their columns; of those per batch only the lists of tokens are there.
   void assign(const TokenBatch& all, Index first, Index last) {
@@ -313,6 +321,7 @@ class TokenBatch {
   std::vector<std::int32_t> items_;
   std::vector<std::int32_t> positions_;
   std::vector<Stored> columns_;
+  std::vector<ItemId> joined_;  // of add_ending_in
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -73,7 +73,7 @@ template <ScoringModel Model>
     batch.start(model.max_length(), options.padding);
     for (Index user = first; user < last; ++user) {
       const auto history = split.input(user, which);
-      batch.add(history, {with<Users>(user_row(user))});
+      model.add_query(batch, history, user_row(user));
       targets.push_back(split.target(user, which));
       seen.insert(seen.end(), history.begin(), history.end());
       std::sort(seen.begin() + offsets.back(), seen.end());

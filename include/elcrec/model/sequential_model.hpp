@@ -2,6 +2,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <span>
 #include <string>
 #include <string_view>
 #include <tuple>
@@ -17,6 +18,7 @@
 #include "elcrec/head/scoring_head.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
+#include "elcrec/model/query.hpp"
 #include "elcrec/model/scored_items.hpp"
 #include "elcrec/nn/clone.hpp"
 #include "elcrec/nn/embedding_table.hpp"
@@ -47,6 +49,8 @@ struct IsClusters : std::bool_constant<Part<C> && Clusters<C>> {};
 template <class C>
 struct IsHead : std::bool_constant<ScoringHead<C>> {};
 template <class C>
+struct IsQuery : std::bool_constant<QueryRule<C>> {};
+template <class C>
 struct TakesTurns : std::bool_constant<Objective<C> || ModelUpdate<C>> {};
 
 }  // namespace detail
@@ -54,10 +58,10 @@ struct TakesTurns : std::bool_constant<Objective<C> || ModelUpdate<C>> {};
 /// What a SequentialModel is composed of besides its encoder: true, or a compile-time error that says what C lacks.
 template <class C>
 consteval bool check_component() {
-  if constexpr (!Part<C> && !ModelUpdate<C>) {
+  if constexpr (!Part<C> && !ModelUpdate<C> && !QueryRule<C>) {
     static_assert(
         requires { typename C::Views; },
-        "a component of the model is no Part, no ModelUpdate and no Objective: as an objective it lacks `Views`");
+        "a component of the model is no Part, no ModelUpdate, no QueryRule and no Objective: as one it lacks `Views`");
     static_assert(
         requires(const C& c) {
           { C::name } -> std::convertible_to<std::string_view>;
@@ -146,6 +150,8 @@ class SequentialModel {
   [[nodiscard]] const Backend& backend() const { return backend_; }
   /// Real items, ids 1 .. item_count().
   [[nodiscard]] Index item_count() const { return items_.rows() - 2; }
+  /// The id of the mask, the last row of the item table.
+  [[nodiscard]] ItemId mask_item() const { return static_cast<ItemId>(items_.rows() - 1); }
   [[nodiscard]] Index hidden() const { return encoder.hidden(); }
   [[nodiscard]] Index max_length() const { return encoder.max_length(); }
 
@@ -189,6 +195,11 @@ class SequentialModel {
 
   // ---- what evaluation and serving ask for: see ScoringModel (model/scoring_model.hpp) ---------------------------
 
+  /// Appends the sequence that asks what comes after a history.
+  void add_query(TokenBatch& batch, std::span<const ItemId> history, UserId user = 0) const {
+    using Query = typename FirstOf<AppendedList<FilteredList<detail::IsQuery, Components...>, LastItemQuery>>::Type;
+    Query().add(batch, history, user, mask_item());
+  }
   [[nodiscard]] Index query_columns() const { return head().columns(hidden()); }
   [[nodiscard]] ScoredItems<Backend> scored_items() const { return {backend_, head(), items()}; }
   /// Throws nothing but for want of memory.

@@ -126,13 +126,14 @@ class Recommender {
 
   /// The k best items after `history` (rows of the item table, oldest first; only the last L count), best first, items
   /// of the history left out unless `repeat` is set. Valid until the scratch is used again. Throws ArgumentError for an
-  /// empty history, an id outside 1..item_count() or k < 1. Fewer than k only when the catalogue runs out.
+  /// empty history, an id outside 1..item_count() or k < 1. `user` is for models that look at users: user_row() of the
+  /// data set's number. Fewer than k only when the catalogue runs out.
   std::span<const Recommendation> recommend(std::span<const ItemId> history, Index k, Scratch& scratch,
-                                            bool repeat = false) const {
+                                            bool repeat = false, UserId user = 0) const {
     const Index wanted = checked(k);
     Request& request = scratch.request;
     start(Padding::masked, request);  // scores are the same under both paddings
-    add(history, request);
+    add(history, user, request);
     rank(scratch.lane, wanted, repeat, request);
     request.result.resize(static_cast<std::size_t>(wanted));
     write_results(request, wanted, request.result.data());
@@ -141,12 +142,14 @@ class Recommender {
 
   /// The same for many histories at once, on the threads of the model's backend, for which calls from several threads
   /// take turns (BasicCpu; other backends: from one thread at a time), each with a scratch of its own:
-  /// scratch.of(u) is the answer for histories[u]. One product scores a block of items for many users, whose scores may
+  /// scratch.of(u) is the answer for histories[u], of user_rows[u] where these are given. One product scores a block of items for many users, whose scores may
   /// differ from recommend's in the last bits.
   void recommend_batch(std::span<const std::span<const ItemId>> histories, Index k, BatchScratch& scratch,
-                       bool repeat = false) const {
+                       bool repeat = false, std::span<const UserId> user_rows = {}) const {
     const Index wanted = checked(k);
     const Index users = ssize(histories);
+    require(user_rows.empty() || ssize(user_rows) == users, "recommend: found ", user_rows.size(), " users for ", users,
+            " histories, expected as many or none");
     const Index grain = model_.backend().encoded_sequences();
     const Index tasks = (users + grain - 1) / grain;
     scratch.k = wanted;
@@ -159,7 +162,8 @@ class Recommender {
       Request& part = scratch.parts[static_cast<std::size_t>(task)];
       start(Padding::masked, part);
       for (Index u = first; u < last; ++u) {
-        add(histories[static_cast<std::size_t>(u)], part);
+        const auto at = static_cast<std::size_t>(u);
+        add(histories[at], user_rows.empty() ? UserId(0) : user_rows[at], part);
       }
       rank(lane, wanted, repeat, part);
       write_results(part, wanted, scratch.result.data() + first * wanted);
@@ -171,7 +175,8 @@ class Recommender {
   /// were trained on.
   IntentMatch intent(std::span<const ItemId> history, Scratch& scratch) const requires Model::has_clusters {
     start(model_.padding, scratch.request);
-    add(history, scratch.request);
+    check(history);
+    scratch.request.batch.add(history);
     auto& lane = scratch.lane;
     const auto frame = lane.workspace().frame();
     const auto& clusters = model_.clusters();
@@ -213,13 +218,17 @@ class Recommender {
     request.offsets.assign(1, 0);
   }
 
-  void add(std::span<const ItemId> history, Request& request) const {
+  void check(std::span<const ItemId> history) const {
     require(!history.empty(), "history: found no items, expected at least one");
     for (const ItemId item : history) {
       require(item >= 1 && item <= model_.item_count(), "history: found item ", item, ", expected 1 to ",
               model_.item_count());
     }
-    request.batch.add(history);
+  }
+
+  void add(std::span<const ItemId> history, UserId user, Request& request) const {
+    check(history);
+    model_.add_query(request.batch, history, user);
     request.seen.insert(request.seen.end(), history.begin(), history.end());
     std::sort(request.seen.begin() + request.offsets.back(), request.seen.end());
     request.offsets.push_back(static_cast<std::int32_t>(request.seen.size()));
