@@ -4,7 +4,7 @@
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
-#include <string>
+#include <ostream>
 #include <string_view>
 
 #include "elcrec/core/error.hpp"
@@ -52,11 +52,17 @@ struct ColumnInfo {
   [[nodiscard]] constexpr bool same_kind(const ColumnInfo& other) const {
     return per == other.per && is_float == other.is_float;
   }
-  /// "int32 per token"
-  [[nodiscard]] std::string kind() const {
-    constexpr std::array<std::string_view, 3> rows{"token", "sequence", "batch"};
-    return message(is_float ? "float" : "int32", " per ", rows[static_cast<std::size_t>(per)]);
-  }
+  /// What operator<< writes as "int32 per token".
+  struct Kind {
+    Per per;
+    bool is_float;
+
+    friend std::ostream& operator<<(std::ostream& out, const Kind& kind) {
+      constexpr std::array<std::string_view, 3> rows{"token", "sequence", "batch"};
+      return out << (kind.is_float ? "float" : "int32") << " per " << rows[static_cast<std::size_t>(kind.per)];
+    }
+  };
+  [[nodiscard]] constexpr Kind kind() const { return {per, is_float}; }
 };
 
 template <Column C>
