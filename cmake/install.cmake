@@ -18,6 +18,7 @@ configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/elcrec-config.cmake.in
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/elcrec-config-version.cmake
                                  COMPATIBILITY SameMinorVersion ARCH_INDEPENDENT)
 install(FILES ${PROJECT_BINARY_DIR}/elcrec-config.cmake ${PROJECT_BINARY_DIR}/elcrec-config-version.cmake
-              ${CMAKE_CURRENT_LIST_DIR}/elcrec-cuda.cmake
+              ${CMAKE_CURRENT_LIST_DIR}/elcrec-cuda.cmake ${CMAKE_CURRENT_LIST_DIR}/elcrec-precompiled.cmake
         DESTINATION ${package_dir} ${part})
+install(DIRECTORY ${CMAKE_CURRENT_LIST_DIR}/precompiled DESTINATION ${package_dir} ${part})
 install(FILES ${PROJECT_SOURCE_DIR}/LICENSE DESTINATION ${CMAKE_INSTALL_DATADIR}/licenses/elcrec ${part})

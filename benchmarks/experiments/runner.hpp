@@ -144,7 +144,7 @@ class Runner {
     for (const auto protocol : {elcrec::Protocol::paper, elcrec::Protocol::strict}) {
       for (const auto& [name, which] : {std::pair{"valid", elcrec::Split::valid}, {"test", elcrec::Split::test}}) {
         const auto metrics = elcrec::evaluate(model, split, which, {.protocol = protocol});
-        row[name][elcrec::to_text(protocol)] = elcrec::to_json(metrics);
+        row[name][elcrec::to_text(protocol)] = program::metrics_to_json(metrics);
         if (protocol == elcrec::Protocol::paper && which == elcrec::Split::test) {
           write_ranks(run, metrics);
         }

@@ -109,6 +109,15 @@ inline void add_preset(CLI::App& command, std::string& name, const std::string& 
   return elcrec::message(std::fixed, std::setprecision(digits), value);
 }
 
+/// HR@k, NDCG@k and MRR by their names.
+[[nodiscard]] inline ordered_json metrics_to_json(const elcrec::RankingMetrics& metrics) {
+  ordered_json json;
+  for (const auto& [name, value] : metrics.values()) {
+    json[name] = value;
+  }
+  return json;
+}
+
 /// `json` as one line of ASCII: a path in it may hold any bytes.
 [[nodiscard]] inline std::string text_of(const ordered_json& json) {
   return json.dump(-1, ' ', true, ordered_json::error_handler_t::replace);

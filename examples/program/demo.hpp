@@ -122,7 +122,7 @@ class Demo {
     const auto users = recommend(model, split, matches, summaries);
 
     if (common_.json()) {
-      ordered_json object{{"test", elcrec::to_json(test)}, {"popularity", elcrec::to_json(popularity)}};
+      ordered_json object{{"test", metrics_to_json(test)}, {"popularity", metrics_to_json(popularity)}};
       if (agreement) {
         object["nmi"] = *agreement;
       }

@@ -65,7 +65,7 @@ class Evaluate {
     const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - began).count();
     if (common_.json()) {
       ordered_json object{{"users", metrics.users()}};
-      object.update(elcrec::to_json(metrics));
+      object.update(metrics_to_json(metrics));
       object["seconds"] = seconds;
       std::cout << text_of(object) << '\n';
     } else {

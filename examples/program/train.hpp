@@ -197,8 +197,8 @@ class Train {
                                 {"epochs", result.epochs},
                                 {"best_epoch", result.best_epoch},
                                 {"checkpoint", out_.string()},
-                                {"test", elcrec::to_json(test)},
-                                {"popularity", elcrec::to_json(popularity)}};
+                                {"test", metrics_to_json(test)},
+                                {"popularity", metrics_to_json(popularity)}};
       std::cout << text_of(object) << '\n';
       return;
     }

@@ -9,7 +9,7 @@ set(build ${WORK_DIR}/build)
 set(prefix ${WORK_DIR}/prefix)
 file(REMOVE_RECURSE ${WORK_DIR})
 
-if(MODE STREQUAL find_package)
+if(MODE MATCHES "find_package|precompiled")
   run(${CMAKE_COMMAND} --install ${BINARY_DIR} --prefix ${prefix})
 endif()
 run(${CMAKE_COMMAND} -S ${host} -B ${build} -D CMAKE_CXX_COMPILER=${COMPILER} -D CMAKE_EXPORT_COMPILE_COMMANDS=ON
@@ -27,6 +27,16 @@ if(MODE STREQUAL install_library)
   run(${build}/user/user)
 else()
   run(${build}/host)
+endif()
+
+if(MODE STREQUAL precompiled)
+  # The usual templates are the library's. The host's own train() shows that the list is what it should be.
+  file(READ ${build}/functions.txt functions)
+  string(REGEX MATCHALL "(Recommender|Trainer|TrainingPass)<[^\n]*::(recommend|save|start)\\(" own "${functions}")
+  if(own OR NOT functions MATCHES "train\\(char const\\*\\)")
+    message(FATAL_ERROR "the host compiled what elcrec::precompiled has: ${own}; all of its functions:\n${functions}")
+  endif()
+  return()
 endif()
 
 # The host set no flag, so its compiler may only see the standard and include folders.

@@ -5,10 +5,9 @@
 #include <string>
 #include <string_view>
 
-#include <nlohmann/json.hpp>
-
 #include "elcrec/core/finite.hpp"
 #include "elcrec/core/types.hpp"
+#include "elcrec/io/json.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -16,15 +15,15 @@ namespace elcrec::inline ELCREC_TARGET {
 /// their destructors allocate and end the process where there is no memory left.
 class JsonObject {
  public:
-  /// Throws nlohmann's type_error for text that is not UTF-8, as do the others for their keys.
-  JsonObject& add(std::string_view key, std::string_view text) { return add_raw(key, quoted(text)); }
+  /// Throws ArgumentError for text that is not UTF-8, as do the others for their keys.
+  JsonObject& add(std::string_view key, std::string_view text) { return add_raw(key, detail::json_text(text)); }
   template <std::integral T>
   JsonObject& add(std::string_view key, T number) {
     return add_raw(key, std::to_string(number));
   }
   /// null for a number that is not finite.
   JsonObject& add(std::string_view key, double number) {
-    return add_raw(key, is_finite(number) ? nlohmann::json(number).dump() : "null");
+    return add_raw(key, is_finite(number) ? detail::json_text(number) : "null");
   }
   JsonObject& add(std::string_view key, const JsonObject& object) { return add_raw(key, object.text()); }
   template <std::integral T>
@@ -39,10 +38,8 @@ class JsonObject {
   [[nodiscard]] std::string text() const { return members_.empty() ? "{}" : members_ + '}'; }
 
  private:
-  [[nodiscard]] static std::string quoted(std::string_view text) { return nlohmann::json(text).dump(); }
-
   JsonObject& add_raw(std::string_view key, const std::string& value) {
-    const std::string name = quoted(key);
+    const std::string name = detail::json_text(key);
     members_.append(members_.empty() ? "{" : ",").append(name).append(":").append(value);
     return *this;
   }

@@ -13,11 +13,10 @@
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
+#include "elcrec/io/json.hpp"
 #include "elcrec/io/tensor_info.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -33,16 +32,8 @@ struct StoredTensor {
 
 /// Takes the JSON header of a safetensors file apart while nlohmann/json reads it, so that memory and time are in
 /// proportion to what the format allows to stand there. Every fault is a FileError with the file's name.
-class SafetensorsHeader {
+class SafetensorsHeader final : private JsonEvents {
  public:
-  using json = nlohmann::json;
-  // What nlohmann/json's SAX interface wants to know.
-  using number_integer_t = json::number_integer_t;
-  using number_unsigned_t = json::number_unsigned_t;
-  using number_float_t = json::number_float_t;
-  using string_t = json::string_t;
-  using binary_t = json::binary_t;
-
   /// `name` stands for the file in messages; `data_size` bytes follow the header.
   SafetensorsHeader(std::string_view name, std::uint64_t data_size) : name_(name), data_size_(data_size) {}
 
@@ -50,35 +41,32 @@ class SafetensorsHeader {
     // nlohmann/json would skip a byte order mark and take a NUL for the end.
     expect(text.starts_with('{') && text.find('\0') == std::string_view::npos,
            "header is not a JSON object in plain text");
-    json::sax_parse(text.begin(), text.end(), this);
+    read_json(text, message(name_, ": header is not valid JSON"), *this);
     check_layout();
   }
 
   std::map<std::string, std::string> metadata;
   std::map<std::string, StoredTensor, std::less<>> tensors;
 
-  bool null() { return value("null", "null"); }
-  bool boolean(bool) { return value("boolean", "boolean"); }
-  bool number_integer(number_integer_t v) { return value("number", std::to_string(v)); }
-  bool number_float(number_float_t, const string_t& text) { return value("number", text); }
-  bool binary(binary_t&) { return value("binary", "binary"); }
+ private:
+  void null() override { value("null", "null"); }
+  void boolean() override { value("boolean", "boolean"); }
+  void other_number(std::string_view text) override { value("number", text); }
 
-  bool number_unsigned(number_unsigned_t v) {
+  void number_unsigned(std::uint64_t v) override {
     if (place_ == Place::shape && std::in_range<Index>(v)) {
       expect(tensor_.info.shape.size() < safetensors_rank_limit, "tensor \"", shown(key_), "\" has more than ",
              safetensors_rank_limit, " extents");
       tensor_.info.shape.push_back(static_cast<Index>(v));
-      return true;
-    }
-    if (place_ == Place::offsets) {
+    } else if (place_ == Place::offsets) {
       expect(offsets_.size() < 2, malformed_offsets());
       offsets_.push_back(v);
-      return true;
+    } else {
+      value("number", std::to_string(v));
     }
-    return value("number", std::to_string(v));
   }
 
-  bool string(string_t& text) {
+  void string(std::string&& text) override {
     if (place_ == Place::metadata) {
       metadata[key_] = std::move(text);
     } else if (place_ == Place::tensor && member_ == Member::dtype) {
@@ -87,12 +75,11 @@ class SafetensorsHeader {
              "\"; expected one of the format's, such as F32");
       tensor_.info.dtype = *dtype;
     } else {
-      return value("string", "string");
+      value("string", "string");
     }
-    return true;
   }
 
-  bool start_object(std::size_t) {
+  void start_object() override {
     enter();
     switch (place_) {
       case Place::outside:
@@ -105,22 +92,21 @@ class SafetensorsHeader {
         break;
       default:
         if (!skips()) {
-          (void)value("object", "object");
+          value("object", "object");
         }
         place_ = Place::skipped;
     }
     open_.push_back(place_);
-    return true;
   }
 
-  bool end_object() {
+  void end_object() override {
     if (place_ == Place::tensor) {
       add_tensor();
     }
-    return leave();
+    leave();
   }
 
-  bool start_array(std::size_t) {
+  void start_array() override {
     enter();
     if (place_ == Place::tensor && member_ == Member::shape) {
       place_ = Place::shape;
@@ -129,24 +115,23 @@ class SafetensorsHeader {
       offsets_.clear();
     } else {
       if (!skips()) {
-        (void)value("array", "array");
+        value("array", "array");
       }
       place_ = Place::skipped;
     }
     open_.push_back(place_);
-    return true;
   }
 
-  bool end_array() {
+  void end_array() override {
     if (place_ == Place::offsets) {
       expect(offsets_.size() == 2, malformed_offsets());
       tensor_.begin = offsets_[0];
       tensor_.end = offsets_[1];
     }
-    return leave();
+    leave();
   }
 
-  bool key(string_t& text) {
+  void key(std::string&& text) override {
     const auto once = [&](bool first) {
       expect(first, "header has the key \"", shown(text), "\" twice; expected it once");
     };
@@ -168,14 +153,8 @@ class SafetensorsHeader {
         once(seen_.insert(member_).second);
       }
     }
-    return true;
   }
 
-  bool parse_error(std::size_t, const std::string&, const json::exception& e) {
-    throw FileError(message(name_, ": header is not valid JSON: ", excerpt(e.what(), 200)));
-  }
-
- private:
   enum class Place { outside, file, metadata, tensor, shape, offsets, skipped };
   enum class Member { dtype, shape, data_offsets, other };
 
@@ -192,7 +171,7 @@ class SafetensorsHeader {
   }
 
   /// A value that nothing waits for: what there is of it in the format has been taken before.
-  bool value(std::string_view type, std::string_view text) const {
+  void value(std::string_view type, std::string_view text) const {
     switch (place_) {
       case Place::outside:
       case Place::skipped:
@@ -216,7 +195,6 @@ class SafetensorsHeader {
       case Place::offsets:
         expect(false, malformed_offsets());
     }
-    return true;
   }
 
   static std::string_view name_of(Member member) {
@@ -233,10 +211,9 @@ class SafetensorsHeader {
 
   void enter() const { expect(open_.size() < max_depth, "header nests deeper than ", max_depth, " levels"); }
 
-  bool leave() {
+  void leave() {
     open_.pop_back();
     place_ = open_.empty() ? Place::outside : open_.back();
-    return true;
   }
 
   void add_tensor() {

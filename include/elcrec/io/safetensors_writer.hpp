@@ -12,8 +12,6 @@
 #include <utility>
 #include <vector>
 
-#include <nlohmann/json.hpp>
-
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/types.hpp"
@@ -111,9 +109,8 @@ class SafetensorsWriter {
         offset = range[1];
       }
       return header.text();
-    } catch (const nlohmann::json::exception& e) {
-      throw ArgumentError(
-          message(path.string(), ": tensor names and metadata must be UTF-8: ", detail::excerpt(e.what(), 200)));
+    } catch (const ArgumentError& e) {
+      throw ArgumentError(message(path.string(), ": tensor names and metadata must be UTF-8: ", e.what()));
     }
   }
 

@@ -11,7 +11,6 @@
 #include <string>
 #include <system_error>
 
-#include <nlohmann/json.hpp>
 #include <unistd.h>
 
 #include "elcrec/core/error.hpp"
@@ -27,14 +26,6 @@ namespace elcrec::inline ELCREC_TARGET {
   double resident = 0;
   statm >> pages >> resident;
   return statm ? resident * static_cast<double>(sysconf(_SC_PAGESIZE)) / 1e6 : 0;
-}
-
-[[nodiscard]] inline nlohmann::ordered_json to_json(const RankingMetrics& metrics) {
-  nlohmann::ordered_json json;
-  for (const auto& [name, value] : metrics.values()) {
-    json[name] = value;
-  }
-  return json;
 }
 
 /// A callback for Trainer::fit that writes one JSON line an epoch: epoch, loss, each term, train_seconds,
