@@ -20,7 +20,7 @@ help:
 	@echo "make demo [DATA=Beauty.txt]  build, train on built-in data (or the file), recommend"
 	@echo "make test [ELCREC_DATA_DIR=../shared]  build and run all tests, on the real data there too"
 	@echo "make bench                   build and run the benchmarks; build/bench.json, see benchmarks/compare.py"
-	@echo "make bench-peers [DATA=...]  the same jobs in PyTorch, ONNX Runtime and Faiss, in turn with ours"
+	@echo "make bench-peers [DATA=...]  the same jobs in PyTorch, ONNX Runtime, Faiss and usearch, in turn with ours"
 	@echo "make results                 RESULTS.md and its figures from the rows in benchmarks/results"
 	@echo "make asan | tsan | clang     the tests under AddressSanitizer + UBSan, ThreadSanitizer, Clang"
 	@echo "make fuzz                    every reader on mutated input, a minute each (Clang)"

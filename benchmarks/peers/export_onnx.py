@@ -1,11 +1,9 @@
-"""Writes the scoring model as ONNX: item ids (B, L) int64, right-aligned, 0 is padding -> top 20 ids and scores.
-
-    elcrec.onnx         scores and top 20; the last layer computes the last position only
-    elcrec_full.onnx    the same, the last layer computes all positions, as the training code does
-    elcrec_scores.onnx  elcrec.onnx without top 20: scores (B, V)
-Beside them histories.bin (N, L) int64 to ask for and expected.bin (64, 20) int64, PyTorch's top 20 of the first 64.
+"""Writes the scoring model as elcrec.onnx: item ids (B, L) int64, right-aligned, 0 is padding -> top 20 scores and ids.
+Its last layer computes the last position only. Beside it histories.bin (N, L) int64 to ask for, and expected.bin
+(64, 20) int64, PyTorch's top 20 of the first 64 by a last layer that computes all positions.
 """
 import argparse
+import inspect
 import random
 from pathlib import Path
 
@@ -77,10 +75,13 @@ def load(checkpoint: Path | None) -> ELCRec:
     return model.eval()
 
 
-def export(model: nn.Module, ids: Tensor, path: Path, outputs: list[str]) -> None:
+def export(model: nn.Module, ids: Tensor, path: Path) -> None:
+    """Through torch.export where PyTorch has it. Opset 17 is the first with LayerNormalization, 20 with Gelu."""
+    outputs = ["values", "items"]
     batch_first = {name: {0: "batch"} for name in ["ids", *outputs]}
+    current = "dynamo" in inspect.signature(torch.onnx.export).parameters
     torch.onnx.export(model, (ids,), str(path), input_names=["ids"], output_names=outputs, dynamic_axes=batch_first,
-                      opset_version=17)  # the first with LayerNormalization
+                      opset_version=20 if current else 17)
 
 
 def main() -> None:
@@ -97,12 +98,9 @@ def main() -> None:
     ids.numpy().tofile(options.out / "histories.bin")
 
     model = load(options.checkpoint)
-    full, last = Scorer(model), LastPositionScorer(model)
     with torch.no_grad():
-        TopItems(full)(ids[:64])[1].numpy().tofile(options.out / "expected.bin")
-        export(TopItems(last), ids[:2], options.out / "elcrec.onnx", ["values", "items"])
-        export(TopItems(full), ids[:2], options.out / "elcrec_full.onnx", ["values", "items"])
-        export(last, ids[:2], options.out / "elcrec_scores.onnx", ["scores"])
+        TopItems(Scorer(model))(ids[:64])[1].numpy().tofile(options.out / "expected.bin")
+        export(TopItems(LastPositionScorer(model)), ids[:2], options.out / "elcrec.onnx")
 
 
 if __name__ == "__main__":

@@ -1,26 +1,28 @@
-"""Runs elcrec and its peers in turn (ours, theirs, ours, theirs), keeps the best of each, prints a table and writes
-build/peers/results.json. A peer that is not installed is named and left out.
+"""Runs elcrec and its peers in turn (ours, theirs, ours, theirs), prints a table of medians and writes
+build/peers/results.json. A ratio is the median of the rounds' ratios: both sides of each were measured one after the
+other. A peer that is not installed, or computes something else than it should, is named and left out.
 
     /usr/bin/python3 benchmarks/peers/run.py --build build --data Beauty.txt
 """
 import argparse
 import collections
+import functools
 import json
 import os
 import statistics
 import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
-ROUNDS = 2
-ROUNDS_OF_CALLS = 8  # of calls that take milliseconds: what disturbs them on a shared machine lasts for seconds
+ENVIRONMENT = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "elcrec" / "peers"
+PYPI, DEBIAN = ENVIRONMENT / "bin" / "python", Path("/usr/bin/python3")
+ROUNDS = 3
+ROUNDS_OF_CALLS = 5  # of calls that take milliseconds: what disturbs them on a shared machine lasts for seconds
 ROUNDS_OF_CLAIMS = 5
 STEPS_PER_EPOCH = 88  # 22,363 users in batches of 256
 BEAUTY_USERS = 22363
-RELEASED_EVALUATION_S = 7.5  # DESIGN, section 3
 
 Figures = dict[str, float]
 
@@ -33,7 +35,8 @@ class Missing(Exception):
 class Row:
     work: str
     peer: str
-    theirs: str  # name of a figure of the comparison's peer
+    theirs: tuple[str, ...]  # sources of the comparison: ways to run the peer, of which the better counts
+    figure: str  # of theirs
     benchmark: str  # of elcrec_bench
     ours: str  # name of one of its figures
     unit: str
@@ -43,7 +46,7 @@ class Row:
 
 @dataclass
 class Comparison:
-    theirs: Callable[[], Figures]
+    sources: dict[str, Callable[[], Figures]]
     rows: list[Row]
     rounds: int = ROUNDS
 
@@ -62,7 +65,7 @@ class Result:
 
 def output_of(command: list[str | Path], environment: dict[str, str] | None = None) -> str:
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
     except (OSError, subprocess.TimeoutExpired) as error:
         raise Missing(str(error)) from error
     if done.returncode != 0:
@@ -94,91 +97,128 @@ class Ours:
 
 
 class Peers:
-    """The programs of this folder. Each is checked before it is measured for the first time."""
+    """The programs of this folder. Each checks what it computes before it is measured for the first time."""
 
     def __init__(self, folder: Path, data: Path | None) -> None:
         self.folder = folder
-        self.data = ["--data", data] if data else []
-        self.checked: set[str] = set()
+        self.data = ["--data", data.resolve()] if data else []
+        self.versions: dict[str, str] = {}
 
-    def python(self, script: str, *arguments: str | Path, threads: int = 1) -> str:
-        """Allocator: keeps every page, in huge ones where the system lets it. OpenBLAS: its widest kernels, which it
-        does not find on every virtual machine."""
-        wide = "avx512f" in Path("/proc/cpuinfo").read_text()
-        tuned = {
+    @functools.lru_cache
+    def interpreter(self, module: str) -> Path:
+        """PyPI's packages before Debian's."""
+        for python in (PYPI, DEBIAN):
+            try:
+                output_of([python, "-c", f"import {module}"], self.environment(python, 1))
+                return python
+            except Missing:
+                continue
+        raise Missing(f"{module} is not installed (install.sh)")
+
+    def environment(self, python: Path, threads: int) -> dict[str, str]:
+        """Allocator: keeps every page, in huge ones where the system lets it. Debian's OpenBLAS is told its widest
+        kernels, which it does not find on every virtual machine; PyPI's finds its own and is told nothing."""
+        tuned = {name: value for name, value in os.environ.items() if not name.startswith("OPENBLAS_")} | {
             "MALLOC_MMAP_THRESHOLD_": str(4 << 30), "MALLOC_TRIM_THRESHOLD_": str(16 << 30),
             "MALLOC_TOP_PAD_": str(256 << 20), "GLIBC_TUNABLES": "glibc.malloc.hugetlb=1",
-            "OPENBLAS_CORETYPE": "SkylakeX" if wide else "Haswell", "OMP_NUM_THREADS": str(threads),
+            "OMP_NUM_THREADS": str(threads), "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"),
         }
-        return output_of([sys.executable, HERE / script, *arguments], os.environ | tuned)
+        if python == DEBIAN:
+            wide = "avx512f" in Path("/proc/cpuinfo").read_text()
+            tuned["OPENBLAS_CORETYPE"] = "SkylakeX" if wide else "Haswell"
+        return tuned
 
-    def training(self) -> Figures:
-        if "training" not in self.checked:
-            self.python("elcrec_torch.py", "--check")
-            self.checked.add("training")
-        found = {}
-        for threads in (1, 2):
-            out = self.python("train_step.py", *self.data, "--threads", str(threads), "--json", threads=threads)
-            found |= {f"{name}_{threads}": value for name, value in json.loads(out).items()}
-        found["epoch_s"] = min(found["epoch_s_1"], found["epoch_s_2"])
-        found["peak_MB"] = min(found["peak_MB_1"], found["peak_MB_2"])
+    def run(self, module: str, script: str, *arguments: str | Path, threads: int = 1) -> str:
+        python = self.interpreter(module)
+        return output_of([python, HERE / script, *arguments], self.environment(python, threads))
+
+    def ask(self, module: str, script: str, *arguments: str | Path, threads: int = 1) -> Figures:
+        found = json.loads(self.run(module, script, *arguments, threads=threads))
+        origin = "PyPI" if self.interpreter(module) == PYPI else "Debian"
+        self.versions[module] = f"{found.pop('version')} from {origin}"
         return found
 
-    def serving(self) -> Figures:
-        if not (self.folder / "node_modules" / "onnxruntime-node").exists():
-            raise Missing("onnxruntime-node is not installed (install.sh)")
-        if "serving" not in self.checked:
-            self.python("export_onnx.py", *self.data, "--out", self.folder)
-            output_of(["node", HERE / "score_onnx.mjs", self.folder, "--check"])
-            self.checked.add("serving")
-        found = json.loads(output_of(["node", HERE / "score_onnx.mjs", self.folder]))
-        return {f"{model}.{name}": value for model, figures in found.items() if isinstance(figures, dict)
-                for name, value in figures.items()}
+    @functools.lru_cache
+    def reproduces_golden(self) -> None:
+        self.run("torch", "elcrec_torch.py", "--check")
 
-    def million(self) -> Figures:
-        found = json.loads(self.python("topk_faiss.py"))
-        if "faiss_ms" not in found:
-            raise Missing(f"faiss: {found['faiss']}; numpy takes {found['numpy_ms']:.1f} ms")
-        return {name: value for name, value in found.items() if isinstance(value, float)}
+    def training(self, threads: int, *more: str) -> Figures:
+        self.reproduces_golden()
+        return self.ask("torch", "train_step.py", *self.data, "--threads", str(threads), "--json", *more,
+                        threads=threads)
+
+    def evaluation(self, threads: int) -> Figures:
+        return self.ask("torch", "evaluate.py", *self.data, "--threads", str(threads), threads=threads)
+
+    @functools.lru_cache
+    def export(self) -> None:
+        self.interpreter("onnxruntime")
+        self.run("torch", "export_onnx.py", *self.data, "--out", self.folder)
+        self.run("onnxruntime", "score_onnx.py", self.folder, "--check")
+
+    def serving(self) -> Figures:
+        self.export()
+        return self.ask("onnxruntime", "score_onnx.py", self.folder)
+
+    def million(self, module: str) -> Figures:
+        return self.ask(module, "topk.py", module)
 
 
 def comparisons(peers: Peers) -> dict[str, Comparison]:
     def step(padded: int, threads: int) -> str:
         return f"training_step/padded:{padded}/share_views:0/threads:{threads}"
 
-    torch, onnx, faiss = "PyTorch, tuned", "ONNX Runtime", "Faiss, as shipped"
-    padded, masked = "Beauty epoch, paper padding", "Beauty epoch, masked padding"
-    million, blas = "top 20 of 1M x 64", "Faiss, through BLAS"
+    def count(threads: int) -> str:
+        return f"{threads} thread{'s'[: threads - 1]}"
+
+    ways = {"eager": (), "compiled": ("--compile",)}
+    padded, masked, million = "Beauty epoch, paper padding", "Beauty epoch, masked padding", "top 20 of 1M x 64"
+    training, evaluation = {}, {}
+    training_rows, evaluation_rows = [], []
+    for n in (1, 2):
+        for way, flags in ways.items():
+            training[f"{way} {n}"] = functools.partial(peers.training, n, *flags)
+            training_rows.append(
+                Row(f"{padded}, {count(n)}", f"PyTorch, {way}", (f"{way} {n}",), "epoch_s", step(1, n), "epoch_s", "s"))
+        training_rows.append(Row(f"{masked}, {count(n)}", "PyTorch, paper padding, better of both",
+                                 tuple(f"{way} {n}" for way in ways), "epoch_s", step(0, n), "epoch_s", "s"))
+        evaluation[f"eager {n}"] = functools.partial(peers.evaluation, n)
+        evaluation_rows.append(Row(f"test evaluation of Beauty, {count(n)}", "PyTorch, eager", (f"eager {n}",),
+                                   "beauty_s", f"evaluation/threads:{n}", "beauty_s", "s"))
+    training_rows += [
+        Row(f"{what}, memory", peer, ("eager 2",), "peak_MB", step(kind, 2), "peak_MB", "MB")
+        for what, peer, kind in ((padded, "PyTorch, eager", 1), (masked, "PyTorch, eager, paper padding", 0))]
+
+    onnx = {"theirs": ("onnx",), "peer": "ONNX Runtime"}
+    one, many = "recommend_20/compact:{}", "recommend_batch/compact:{}/threads:{}"
+    serving_rows = [
+        Row("one user, median", figure="median_us", benchmark=one.format(1), ours="median_us", unit="us", target=5,
+            **onnx),
+        Row("one user, 99th percentile", figure="p99_us", benchmark=one.format(1), ours="p99_us", unit="us", **onnx),
+        Row("one user, median, without index", figure="median_us", benchmark=one.format(0), ours="median_us", unit="us",
+            **onnx),
+        *(Row(f"256 users, {count(n)}{', without index' * (1 - compact)}", figure=f"users_per_s_{n}",
+              benchmark=many.format(compact, n), ours="users_per_s", unit="users/s", target=5 if compact else None,
+              more_is_better=True, **onnx) for compact in (1, 0) for n in (1, 2)),
+    ]
+    floats, halves, index = "top_20_million/bf16:0", "top_20_million/bf16:1", "top_20_million_index"
+    million_rows = [
+        Row(f"{million}, float", "Faiss, as shipped", ("faiss",), "ms", floats, "ms", "ms"),
+        Row(f"{million}, float", "Faiss, through BLAS", ("faiss",), "blas_ms", floats, "ms", "ms"),
+        Row(f"{million}, float", "usearch, exact search", ("usearch",), "ms", floats, "ms", "ms"),
+        Row(f"{million}, float", "numpy", ("numpy",), "ms", floats, "ms", "ms"),
+        Row(f"{million}, bfloat16", "Faiss, 16-bit quantiser", ("faiss",), "16_bit_ms", halves, "ms", "ms"),
+        Row(f"{million}, 8-bit index, exact", "Faiss, float", ("faiss",), "ms", index, "ms", "ms", 2),
+        Row(f"{million}, 8-bit index, exact", "Faiss, 8-bit quantiser, 80 refined", ("faiss",), "8_bit_ms", index, "ms",
+            "ms"),
+        Row(f"{million}, 8-bit index, exact", "usearch, exact search", ("usearch",), "ms", index, "ms", "ms", 2),
+    ]
     return {
-        "training": Comparison(peers.training, [
-            Row(padded, f"{torch}, better of 1 and 2 threads", "epoch_s", step(1, 2), "epoch_s", "s", 5),
-            Row(f"{padded}, one thread", torch, "epoch_s_1", step(1, 1), "epoch_s", "s"),
-            Row(f"{padded}, memory", torch, "peak_MB", step(1, 2), "peak_MB", "MB"),
-            Row(masked, f"{torch}, paper padding", "epoch_s", step(0, 2), "epoch_s", "s", 50),
-            Row(f"{masked}, one thread", f"{torch}, paper padding", "epoch_s_1", step(0, 1), "epoch_s", "s"),
-            Row(f"{masked}, memory", f"{torch}, paper padding", "peak_MB", step(0, 2), "peak_MB", "MB"),
-        ]),
-        "serving": Comparison(peers.serving, [
-            Row("one user, median", onnx, "elcrec.median_us", "recommend_20/compact:1", "median_us", "us", 2.5),
-            Row("one user, 99th percentile", onnx, "elcrec.p99_us", "recommend_20/compact:1", "p99_us", "us", 2),
-            Row("one user, median, without index", onnx, "elcrec.median_us", "recommend_20/compact:0", "median_us", "us"),
-            *(Row(f"256 users, {n} thread{'s'[:n - 1]}", onnx, f"elcrec.users_per_s_{n}",
-                  f"recommend_batch/compact:1/threads:{n}", "users_per_s", "users/s", 4.5, more_is_better=True)
-              for n in (1, 2)),
-            Row("256 users, 1 thread, without index", onnx, "elcrec.users_per_s_1", "recommend_batch/compact:0/threads:1",
-                "users_per_s", "users/s", more_is_better=True),
-        ], ROUNDS_OF_CALLS),
-        "million": Comparison(peers.million, [
-            Row(f"{million}, float", faiss, "faiss_ms", "top_20_million/bf16:0", "ms", "ms", 2),
-            Row(f"{million}, bfloat16", f"{faiss}, float", "faiss_ms", "top_20_million/bf16:1", "ms", "ms", 3.5),
-            Row(f"{million}, 8-bit index, exact", f"{faiss}, float", "faiss_ms", "top_20_million_index", "ms", "ms"),
-            Row(f"{million}, float", blas, "faiss_blas_ms", "top_20_million/bf16:0", "ms", "ms"),
-            Row(f"{million}, bfloat16", f"{blas}, float", "faiss_blas_ms", "top_20_million/bf16:1", "ms", "ms"),
-        ]),
-        "evaluation": Comparison(lambda: {"s": RELEASED_EVALUATION_S}, [
-            Row("test evaluation of Beauty", "released code, as published in DESIGN, other machine", "s",
-                "evaluation/threads:2", "beauty_s", "s", 15),
-        ]),
+        "training": Comparison(training, training_rows),
+        "serving": Comparison({"onnx": peers.serving}, serving_rows, ROUNDS_OF_CALLS),
+        "million": Comparison({name: functools.partial(peers.million, name) for name in ("faiss", "usearch", "numpy")},
+                              million_rows, ROUNDS_OF_CALLS),
+        "evaluation": Comparison(evaluation, evaluation_rows),
     }
 
 
@@ -271,28 +311,40 @@ def check(ours: Ours) -> str:
 
 def run(comparison: Comparison, ours: Ours) -> tuple[list[Result], dict[str, list[Figures]]]:
     """Every figure of every round, and the rows that they give."""
-    sources = {row.benchmark: lambda name=row.benchmark: ours(name) for row in comparison.rows}
-    sources["theirs"] = comparison.theirs
-    figures, missing = gather(sources, comparison.rounds)
+    known = comparison.sources | {row.benchmark: functools.partial(ours, row.benchmark) for row in comparison.rows}
+    # In the rows' order, so that what is compared is measured one after the other.
+    in_turn = dict.fromkeys(name for row in comparison.rows for name in (*row.theirs, row.benchmark))
+    figures, missing = gather({name: known[name] for name in in_turn}, comparison.rounds)
 
-    def best(row: Row, source: str, name: str) -> float:
+    def of(source: str, figure: str) -> list[float]:
         if source in missing:
             raise Missing(missing[source])
-        if name not in figures[source][0]:
-            raise Missing(f"{source} gives no {name}")
-        return (max if row.more_is_better else min)(f[name] for f in figures[source])
+        if figure not in figures[source][0]:
+            raise Missing(f"{source} gives no {figure}")
+        return [found[figure] for found in figures[source]]
 
     results = []
     for row in comparison.rows:
         result = Result(row.work, row.peer, row.unit, row.target)
         results.append(result)
-        for side, source, name in (("theirs", "theirs", row.theirs), ("ours", row.benchmark, row.ours)):
+        ways, reasons = [], []
+        for source in row.theirs:
             try:
-                setattr(result, side, best(row, source, name))
+                ways.append(of(source, row.figure))
             except Missing as reason:
-                result.skipped += f"{'; ' if result.skipped else ''}{side}: {reason}"
-        if not result.skipped:
-            result.ratio = result.ours / result.theirs if row.more_is_better else result.theirs / result.ours
+                reasons.append(f"theirs: {reason}")
+        theirs = (max if row.more_is_better else min)(ways, key=statistics.median) if ways else None
+        if theirs:
+            result.theirs = statistics.median(theirs)
+        try:
+            own = of(row.benchmark, row.ours)
+            result.ours = statistics.median(own)
+        except Missing as reason:
+            reasons.append(f"ours: {reason}")
+        if result.theirs is None or result.ours is None:
+            result.skipped = "; ".join(dict.fromkeys(reasons))
+        else:
+            result.ratio = statistics.median(b / a if row.more_is_better else a / b for a, b in zip(theirs, own))
     return results, figures
 
 
@@ -326,11 +378,12 @@ def main() -> None:
     folder = options.build.resolve() / "peers"
     folder.mkdir(parents=True, exist_ok=True)
     ours = Ours(options.build.resolve() / "benchmarks" / "elcrec_bench")
-    everything = comparisons(Peers(folder, options.data))
+    peers = Peers(folder, options.data)
+    everything = comparisons(peers)
 
-    load = os.getloadavg()[0]
-    print(f"{processor()}, {os.cpu_count()} cores, load {load:.1f} before the start", flush=True)
-    if load > 0.5:
+    loads = [os.getloadavg()[0]]
+    print(f"{processor()}, {os.cpu_count()} cores, load {loads[0]:.1f} before the start", flush=True)
+    if loads[0] > 0.5:
         print("The machine is not idle: two threads suffer most, and PyTorch's, which wait for each other, above all.")
     results: list[Result] = []
     figures = {}
@@ -338,16 +391,22 @@ def main() -> None:
         if name in everything:
             found, figures[name] = run(everything[name], ours)
             results += found
+            loads.append(os.getloadavg()[0])
     if results:
+        versions = ", ".join(f"{module} {version}" for module, version in peers.versions.items())
+        print(f"load {max(loads):.1f} at most; {versions or 'no peer is here'}")
         print(table(results))
     if not options.only or "claims" in options.only:
         print(check(ours))
-    for what, comparison, figure in (("PyTorch's matrix product, one thread, GFLOP/s", "training", "gemm_gflops_1"),
-                                     ("PyTorch's matrix product, two threads, GFLOP/s", "training", "gemm_gflops_2"),
-                                     ("BLAS matrix-vector product, 1M x 64, GB/s", "million", "product_GB_per_s")):
-        if rounds := figures.get(comparison, {}).get("theirs"):
+    for what, comparison, source, figure in (
+            ("PyTorch's matrix product, one thread, GFLOP/s", "training", "eager 1", "gemm_gflops"),
+            ("PyTorch's matrix product, two threads, GFLOP/s", "training", "eager 2", "gemm_gflops"),
+            ("recall of Faiss's 16-bit quantiser", "million", "faiss", "16_bit_recall"),
+            ("recall of Faiss's 8-bit quantiser, 80 refined", "million", "faiss", "8_bit_recall"),
+            ("BLAS matrix-vector product, 1M x 64, GB/s", "million", "numpy", "product_GB_per_s")):
+        if rounds := figures.get(comparison, {}).get(source):
             print(f"{what}: {max(found[figure] for found in rounds):.3g}")
-    measured = {"processor": processor(), "cores": os.cpu_count(), "load": load,
+    measured = {"processor": processor(), "cores": os.cpu_count(), "loads": loads, "versions": peers.versions,
                 "results": [asdict(r) for r in results], "figures": figures}
     (folder / "results.json").write_text(json.dumps(measured, indent=1) + "\n")
 
