@@ -14,11 +14,13 @@ FIXED_ADDRESSES := $(shell setarch -R true 2>/dev/null && echo setarch -R)
 CLANG := $(firstword $(shell command -v clang++-14) $(shell command -v clang++))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test bench bench-peers results asan tsan clang fuzz clean bootstrap
+.PHONY: help demo test test-rest test-all bench bench-peers results lint asan tsan clang fuzz clean bootstrap
 
 help:
 	@echo "make demo [DATA=Beauty.txt]  build, train on built-in data (or the file), recommend"
-	@echo "make test [ELCREC_DATA_DIR=../shared]  build and run all tests, on the real data there too"
+	@echo "make test [ELCREC_DATA_DIR=../shared]  build and run what a CPU needs, on the real data there too"
+	@echo "make test-all                that, and the rest: CUDA (nvcc, emulation), every header alone, other platforms"
+	@echo "make lint                    the files' format and clang-tidy"
 	@echo "make bench                   build and run the benchmarks; build/bench.json, see benchmarks/compare.py"
 	@echo "make bench-peers [DATA=...]  the same jobs in PyTorch, ONNX Runtime, Faiss and usearch, in turn with ours"
 	@echo "make results                 RESULTS.md and its figures from the rows in benchmarks/results"
@@ -35,9 +37,24 @@ demo: bootstrap
 	@build/examples/elcrec demo $(if $(DATA),--data "$(DATA)")
 
 test: bootstrap
-	@cmake --preset release $(CMAKE_ARGS)
-	@cmake --build --preset release --parallel $(JOBS)
-	@ctest --preset release --output-on-failure --parallel $(JOBS)
+	@cmake --preset release -DELCREC_CUDA=OFF $(CMAKE_ARGS)
+	@cmake --build --preset release --parallel $(JOBS) --target cpu_tests
+	@ctest --preset release -LE rest --output-on-failure --parallel $(JOBS)
+
+# In a folder of its own: with nvcc the programs are others.
+test-rest: bootstrap
+	@cmake --preset rest $(CMAKE_ARGS)
+	@cmake --build --preset rest --parallel $(JOBS)
+	@ctest --preset rest --output-on-failure --parallel $(JOBS)
+
+test-all: test
+	@$(MAKE) test-rest
+
+# What CMake knows of each source's flags, from the folder of the preset clang.
+lint: CMAKE_ARGS += $(if $(CLANG),-DCMAKE_CXX_COMPILER=$(CLANG))
+lint: bootstrap
+	@cmake --preset clang $(CMAKE_ARGS) >/dev/null
+	@cmake/lint.sh build-clang $(JOBS)
 
 bench: bootstrap
 	@cmake --preset release $(CMAKE_ARGS)
@@ -60,4 +77,4 @@ asan tsan clang fuzz: bootstrap
 	@$(FIXED_ADDRESSES) ctest --preset $@ --output-on-failure --parallel $(JOBS)
 
 clean:
-	rm -rf build build-debug build-asan build-tsan build-clang build-fuzz
+	rm -rf build build-rest build-debug build-asan build-tsan build-clang build-fuzz

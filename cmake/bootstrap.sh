@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what building elcrec needs and this machine lacks. Silent when nothing is missing.
-# With --ci also what the checks use besides: clang, an older GCC, another standard library, 32 bits, 64-bit ARM, a compiler
-# cache; with --results also what draws the figures of RESULTS.md.
+# With --ci also what the checks use besides: clang and its tools, an older GCC, another standard library, 32 bits, 64-bit ARM,
+# a compiler cache; with --results also what draws the figures of RESULTS.md.
 set -eu
 
 # One preprocessor run names the Debian package of every header that is missing.
@@ -48,6 +48,8 @@ if [ "${1:-}" = --ci ]; then
   has g++-11 || missing="$missing g++-11"
   has aarch64-linux-gnu-g++ || missing="$missing g++-aarch64-linux-gnu"
   has qemu-aarch64 || missing="$missing qemu-user"
+  has clang-format || has clang-format-14 || missing="$missing clang-format"
+  has clang-tidy || has clang-tidy-14 || missing="$missing clang-tidy"
   has ccache || missing="$missing ccache"
   # Not g++-multilib, which excludes compilers for other processors: all that lacks without it is a link in /usr/include.
   for package in libc++-dev libc++abi-dev "g++-$(g++ -dumpversion | cut -d. -f1)-multilib"; do
