@@ -74,8 +74,8 @@ inline void apply_options(const ordered_json& options, const std::string& place,
     detail::visit_run(run, [&](std::string_view name, auto& field, const char*) {
       if (name == given) {
         known = true;
-        elcrec::from_text(place + ": " + given, text_of_value(value), field);
-        program::require_sensible(place + ": " + given, name, field);
+        elcrec::from_text(elcrec::message(place, ": ", given), text_of_value(value), field);
+        program::require_sensible(elcrec::message(place, ": ", given), name, field);
       }
     });
     elcrec::require(known, place, ": found option '", elcrec::detail::excerpt(given),

@@ -170,6 +170,7 @@ class Demo {
       return std::nullopt;
     }
     std::vector<std::int32_t> found;
+    found.reserve(matches.size());
     for (const auto& match : matches) {
       found.push_back(static_cast<std::int32_t>(match.intent));
     }

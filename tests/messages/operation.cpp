@@ -13,6 +13,4 @@ struct WithoutGelu : elcrec::BasicReference<double> {
 };
 static_assert(elcrec::Backend<WithoutGelu>);
 
-void use(const WithoutGelu& backend) {
-  const elcrec::FeedForward<WithoutGelu> feed_forward(backend, 4, 0.5, 1e-12);
-}
+void use(const WithoutGelu& backend) { const elcrec::FeedForward<WithoutGelu> feed_forward(backend, 4, 0.5, 1e-12); }

@@ -95,8 +95,8 @@ template <class T>
   return s.subspan(static_cast<std::size_t>(begin), static_cast<std::size_t>(end - begin));
 }
 
-/// Matrices that an operation on a lane of scalar T reads and writes. T is deduced from the lane alone, so that views of
-/// any extents convert.
+/// Matrices that an operation on a lane of scalar T reads and writes. T is deduced from the lane alone, so that views
+/// of any extents convert.
 template <class T>
 using Input = MatrixView<const std::type_identity_t<T>>;
 template <class T>

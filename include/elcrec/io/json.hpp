@@ -21,6 +21,7 @@ namespace detail {
 /// What is told of the pieces of a JSON text as they are read.
 class JsonEvents {
  public:
+  virtual ~JsonEvents() = default;
   virtual void null() = 0;
   virtual void boolean() = 0;
   virtual void number_unsigned(std::uint64_t value) = 0;
@@ -31,9 +32,6 @@ class JsonEvents {
   virtual void end_object() = 0;
   virtual void start_array() = 0;
   virtual void end_array() = 0;
-
- protected:
-  ~JsonEvents() = default;
 };
 
 /// Reads one JSON value and builds nothing of it. Throws FileError with nlohmann's words, after `name`, where the text

@@ -225,7 +225,7 @@ class SafetensorsFile {
         expect(std::in_range<T>(value), "tensor \"", shown(name), "\" element ", i, " is ", +value, "; expected ",
                +(std::numeric_limits<T>::min)(), " to ", +(std::numeric_limits<T>::max)());
       }
-      out[i] = static_cast<T>(value);
+      out[i] = static_cast<T>(value);  // NOLINT(bugprone-signed-char-misuse): a number
     }
   }
 

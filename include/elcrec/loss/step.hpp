@@ -14,7 +14,7 @@ namespace elcrec::inline ELCREC_TARGET {
 template <class T>
 struct Encoding {
   TokenView tokens{};
-  Index targets = 0;          ///< of the whole batch, of which the tokens may be a part: what a mean is over
+  Index targets = 0;   ///< of the whole batch, of which the tokens may be a part: what a mean is over
   MatrixView<T> y{};   ///< (T, D)
   MatrixView<T> dy{};  ///< (T, D) objectives add their gradients here
   MatrixView<T> q{};   ///< (T, C) queries that the head made of y; y itself under a plain head

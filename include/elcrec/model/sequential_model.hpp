@@ -32,6 +32,7 @@ struct ItemTableOptions {
   std::uint64_t seed = 0;
   double deviation = 0.02;
 
+  // NOLINTNEXTLINE(google-explicit-constructor): a number of items says enough
   ItemTableOptions(Index item_count, std::uint64_t random_seed = 0, double standard_deviation = 0.02)
       : items(item_count), seed(random_seed), deviation(standard_deviation) {}
 };

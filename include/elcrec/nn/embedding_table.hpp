@@ -69,7 +69,7 @@ class TableGradient {
   TableGradient(const B& backend, std::string name, Index rows, Index cols, std::int32_t untrained)
       : name_(std::move(name)), values_(backend, rows, cols), scatter_(backend, rows, untrained) {}
 
-  TableGradient(TableGradient&&) = default;
+  TableGradient(TableGradient&&) noexcept = default;
   TableGradient& operator=(TableGradient&&) = delete;
 
   /// Adds rows at the next flush or sum, until when they must live. Not for several threads at once.

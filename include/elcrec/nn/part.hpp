@@ -39,7 +39,7 @@ class SlicedGradient {
     }
   }
 
-  SlicedGradient(SlicedGradient&&) = default;
+  SlicedGradient(SlicedGradient&&) noexcept = default;
   SlicedGradient& operator=(SlicedGradient&&) = delete;
 
   /// Where slice s adds; no other slice does.

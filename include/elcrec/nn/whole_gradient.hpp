@@ -23,7 +23,7 @@ class WholeGradient {
     }
   }
 
-  WholeGradient(WholeGradient&&) = default;
+  WholeGradient(WholeGradient&&) noexcept = default;
   WholeGradient& operator=(WholeGradient&&) = delete;
 
   [[nodiscard]] P& get() { return gradient_; }

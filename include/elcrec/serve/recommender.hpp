@@ -142,8 +142,8 @@ class Recommender {
 
   /// The same for many histories at once, on the threads of the model's backend, for which calls from several threads
   /// take turns (BasicCpu; other backends: from one thread at a time), each with a scratch of its own:
-  /// scratch.of(u) is the answer for histories[u], of user_rows[u] where these are given. One product scores a block of items for many users, whose scores may
-  /// differ from recommend's in the last bits.
+  /// scratch.of(u) is the answer for histories[u], of user_rows[u] where these are given. One product scores a block of
+  /// items for many users, whose scores may differ from recommend's in the last bits.
   void recommend_batch(std::span<const std::span<const ItemId>> histories, Index k, BatchScratch& scratch,
                        bool repeat = false, std::span<const UserId> user_rows = {}) const {
     const Index wanted = checked(k);

@@ -33,7 +33,7 @@ struct Block {
 inline constexpr int warp_size = 32;
 inline constexpr int most_threads = 1024;
 /// Shared memory that a block gets without asking, in bytes.
-inline constexpr std::size_t usual_shared_bytes = 48 * 1024;
+inline constexpr std::size_t usual_shared_bytes = std::size_t{48} * 1024;
 
 template <class Kernel>
 consteval int thread_limit() {

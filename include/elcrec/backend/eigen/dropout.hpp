@@ -79,7 +79,7 @@ class DropoutFactors {
     }
     const auto within = static_cast<std::uint32_t>(group % groups_of_blocks);
     for (std::size_t w = 0; w < 2; ++w) {
-      const std::uint32_t bits = words_[2 * (within % 2) + w][within / 2];
+      const std::uint32_t bits = words_[2 * std::size_t{within % 2} + w][within / 2];
       for (std::size_t byte = 0; byte < 4; ++byte) {
         elements<8>(to + 32 * w + 8 * byte) = scale_ * elements<8>(bit_rows<T>[bits >> (8 * byte) & 0xFFU].data());
       }

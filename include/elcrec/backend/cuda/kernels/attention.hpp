@@ -43,7 +43,7 @@ struct AttentionTiles {
   static constexpr int rows_of_block = rows * warps_of_block;
   static constexpr int lane_columns = (Fixed > 0 ? Fixed : static_cast<int>(most_head_width)) / warp_size;
   static constexpr int pack = Fixed > 0 ? pack_width<T> : 1;
-  static constexpr std::size_t tile_bytes = 64 * 1024;  ///< of the two operands
+  static constexpr std::size_t tile_bytes = std::size_t{64} * 1024;  ///< of the two operands
 
   using Weights = Pack<T, rows>;  ///< of the 4 rows and one row in shared memory
 

@@ -114,8 +114,8 @@ struct DigitCounts {
 
   /// Number of the lane's pair of a round.
   [[nodiscard]] __device__ static Index pair_of(int round) {
-    return (Index{block_x()} * detail::sort_warps + warp()) * (warp_size * detail::sort_rounds) + round * warp_size +
-           lane();
+    return (Index{block_x()} * detail::sort_warps + warp()) * static_cast<Index>(warp_size * detail::sort_rounds) +
+           static_cast<Index>(round * warp_size) + lane();
   }
 
   __device__ static void clear(Row* counts) {

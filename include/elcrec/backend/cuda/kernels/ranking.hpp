@@ -222,7 +222,7 @@ struct BlockTopKernel {
 
   [[nodiscard]] static std::size_t shared_bytes(Index columns) {
     return static_cast<std::size_t>(columns) * users_of_block * sizeof(T) +
-           users_of_block * block_items * sizeof(Candidate<T>);
+           std::size_t{users_of_block} * block_items * sizeof(Candidate<T>);
   }
 
   __device__ void operator()() const {
