@@ -251,9 +251,30 @@ TEST_CASE("a workspace gives memory back by frames and stops growing") {
   CHECK(chunks == 2);
   auto kept = workspace.array<char>(1);
   CHECK(static_cast<const void*>(kept.data()) == first);
-  workspace.clear();
-  CHECK(static_cast<const void*>(workspace.array<char>(1).data()) == first);
+  CHECK(workspace.used() == 64);
+  workspace.clear();  // to one chunk that holds all of it
+  CHECK(chunks == 3);
+  CHECK(workspace.used() == 0);
+  CHECK(workspace.capacity() == 64 + 3304 * sizeof(double) + 700000 * sizeof(float));
+  pass();
+  CHECK(chunks == 3);
   CHECK(workspace.array<double>(0).empty());
+}
+
+TEST_CASE("a workspace whose matrices change in size takes no more than the largest need") {
+  using Bytes = el::HostBuffer<std::byte>;
+  el::Workspace<Bytes> workspace(
+      [](std::size_t bytes) { return Bytes(static_cast<Index>(bytes), Bytes::Uninitialised{}); });
+  std::size_t most = 0;
+  for (Index step = 0; step < 40; ++step) {
+    workspace.clear();
+    for (Index matrix = 0; matrix < 6; ++matrix) {
+      (void)workspace.matrix<float>(1000 + 64 * step, 256);
+    }
+    most = workspace.used();
+  }
+  workspace.clear();
+  CHECK(workspace.capacity() == most);
 }
 
 // ---- dropout ------------------------------------------------------------------------------------------------------

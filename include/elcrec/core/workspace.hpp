@@ -41,6 +41,8 @@ class Workspace {
     }
     auto* data = reinterpret_cast<T*>(chunks_[chunk_].data() + used_);
     used_ += bytes;
+    taken_ += bytes;
+    peak_ = (std::max)(peak_, taken_);
     return {data, static_cast<std::size_t>(n)};
   }
 
@@ -66,22 +68,18 @@ class Workspace {
     return sum;
   }
 
-  /// Bytes of what was taken and not given back, with what was too little for the next.
-  [[nodiscard]] std::size_t used() const {
-    std::size_t sum = used_;
-    for (std::size_t i = 0; i < chunk_ && i < chunks_.size(); ++i) {
-      sum += size_of(chunks_[i]);
-    }
-    return sum;
-  }
+  /// Bytes of what was taken and not given back.
+  [[nodiscard]] std::size_t used() const { return taken_; }
 
   /// Gives back on destruction what was taken since construction.
   class Frame {
    public:
-    explicit Frame(Workspace& workspace) : workspace_(workspace), chunk_(workspace.chunk_), used_(workspace.used_) {}
+    explicit Frame(Workspace& workspace)
+        : workspace_(workspace), chunk_(workspace.chunk_), used_(workspace.used_), taken_(workspace.taken_) {}
     ~Frame() {
       workspace_.chunk_ = chunk_;
       workspace_.used_ = used_;
+      workspace_.taken_ = taken_;
     }
     Frame(const Frame&) = delete;
     Frame& operator=(const Frame&) = delete;
@@ -90,14 +88,23 @@ class Workspace {
     Workspace& workspace_;
     std::size_t chunk_;
     std::size_t used_;
+    std::size_t taken_;
   };
 
   [[nodiscard]] Frame frame() { return Frame(*this); }
 
-  /// Gives everything back.
+  /// Gives everything back. In host memory the chunks become one that holds what was taken at most: where the sizes of
+  /// matrices change from step to step, some would be too small for all that comes.
   void clear() {
     chunk_ = 0;
     used_ = 0;
+    taken_ = 0;
+    if constexpr (ByteBuffer::in_host_memory) {
+      if (chunks_.size() > 1) {
+        chunks_.clear();
+        chunks_.push_back(allocate_(peak_));
+      }
+    }
   }
 
  private:
@@ -110,7 +117,9 @@ class Workspace {
   std::function<ByteBuffer(std::size_t)> allocate_;
   std::vector<ByteBuffer> chunks_;
   std::size_t chunk_ = 0;
-  std::size_t used_ = 0;
+  std::size_t used_ = 0;   // of that chunk
+  std::size_t taken_ = 0;  // of all
+  std::size_t peak_ = 0;   // that this ever was
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -110,9 +110,10 @@ class StepUploads {
         longest = &batch;
       }
     });
-    return tokens <= memory_budget_ / most_bytes
+    const Index budget = memory_budget_ / 4 * 3;  // the rest is for batches and what objectives take besides
+    return tokens <= budget / most_bytes
                ? StepPlan<Model>()
-               : StepPlan<Model>(model, batches, token_bytes(model, *longest), memory_budget_, backend_.slices());
+               : StepPlan<Model>(model, batches, token_bytes(model, *longest), budget, backend_.slices());
   }
 
   /// Bytes that a token of the longest sequence of a batch takes in a step.

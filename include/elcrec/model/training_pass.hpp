@@ -52,7 +52,7 @@ class TrainingPass {
   using Views = typename Model::Views;
   using SourceList = typename Model::SourceList;
 
-  /// Bytes that the encodings of a step may take.
+  /// Bytes that a step may take.
   static constexpr std::size_t usual_memory = std::size_t{1} << 30;
 
   TrainingPass(const TrainingPass&) = delete;
