@@ -1,8 +1,8 @@
 #!/bin/sh
 # Installs the peers from PyPI into the virtual environment ~/.cache/elcrec/peers (under XDG_CACHE_HOME if that is set),
 # and from Debian those that PyPI does not give. What is missing in the end is said, and no failure.
-#   install.sh                 all of them
-#   install.sh safetensors     these packages of PyPI's, and nothing else
+#   install.sh                       all of them
+#   install.sh numpy safetensors     these packages of PyPI's, and nothing else
 set -u
 
 environment=${XDG_CACHE_HOME:-$HOME/.cache}/elcrec/peers

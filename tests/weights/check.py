@@ -23,7 +23,7 @@ except ImportError as missing:
     python = ENVIRONMENT / "bin" / "python"
     if python.exists() and Path(sys.prefix).resolve() != ENVIRONMENT.resolve():
         os.execv(python, [str(python), *sys.argv])
-    print(f"Skipped: {missing}. benchmarks/peers/install.sh safetensors installs it into {ENVIRONMENT}.")
+    print(f"Skipped: {missing}. benchmarks/peers/install.sh numpy safetensors installs it into {ENVIRONMENT}.")
     sys.exit(SKIPPED)
 
 sys.path.insert(0, str(ROOT / "benchmarks" / "peers"))
