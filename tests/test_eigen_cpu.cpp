@@ -36,8 +36,8 @@ struct Trained {
 
   Trained(el::Padding padding, el::NextItemLoss objective, Index threads)
       : model(options(padding, objective), B({.threads = threads})) {
-    el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3},
-                        {.epochs = 3, .batch_size = 32, .seed = 5, .k_means = {.iterations = 3, .restarts = 2}});
+    el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3}, {.epochs = 3, .batch_size = 32, .seed = 5},
+                        el::KMeansStart({.iterations = 3, .restarts = 2}));
     trainer.fit(split(), [&](const el::EpochReport& report) { losses.push_back(report.losses.total); });
   }
 

@@ -100,9 +100,8 @@ TEST_CASE_FIXTURE(Fixture, "training, saving, resuming and logging") {
     el::TrainerOptions run;  // not one initialiser: GCC 12 destroys its members twice if one of them throws
     run.epochs = epochs;
     run.batch_size = 8;
-    run.k_means = {.iterations = 2, .restarts = 1};
     run.checkpoint = path;
-    el::Trainer trainer(model, el::Adam{}, run);
+    el::Trainer trainer(model, el::Adam{}, run, el::KMeansStart({.iterations = 2, .restarts = 1}));
     if (resume) {
       trainer.resume(path);
     }
@@ -157,7 +156,7 @@ TEST_CASE_FIXTURE(Fixture, "a lack of memory is named: what for, how large, and 
   CHECK(said(1000, [&] {
           el::Trainer(model, el::Adam{});
         }).starts_with("memory: found no room for gradients and the optimizer's state"));
-  el::Trainer trainer(model, el::Adam{}, {.epochs = 1, .k_means_start = false});
+  el::Trainer trainer(model, el::Adam{}, {.epochs = 1}, el::NoStages());
   CHECK(said(1000, [&] { trainer.fit(split); }).find("for a training step of 12 users") != std::string::npos);
   CHECK(said(1000, [&] { trainer.fit(split); }).find("a smaller `batch_size`") != std::string::npos);
 }

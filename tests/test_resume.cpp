@@ -62,7 +62,7 @@ el::ELCRecOptions plain(Index items = 60) {
 }
 
 el::TrainerOptions run(Index epochs, const fs::path& checkpoint) {
-  return {.epochs = epochs, .batch_size = 32, .seed = 5, .k_means_start = false, .checkpoint = checkpoint};
+  return {.epochs = epochs, .batch_size = 32, .seed = 5, .checkpoint = checkpoint};
 }
 
 constexpr el::Adam fast{.learning_rate = 1e-2};
@@ -103,7 +103,7 @@ void write_checkpoint(const fs::path& path, bool inside = false) {
   auto options = run(inside ? 3 : 2, path);
   std::atomic<bool> stop{false};
   options.stop = &stop;
-  el::Trainer(model, Countdown{fast, &stop, inside ? 28 : 99}, options).fit(cycles(1));
+  el::Trainer(model, Countdown{fast, &stop, inside ? 28 : 99}, options, el::NoStages()).fit(cycles(1));
 }
 
 /// The checkpoint, changed.
@@ -170,7 +170,7 @@ TEST_CASE("a run resumed on other data delivers the best on that data") {
   const auto first = cycles(1);
   const auto second = cycles(7);
   Model model(plain());
-  const auto before = el::Trainer(model, fast, run(12, place.path)).fit(first);
+  const auto before = el::Trainer(model, fast, run(12, place.path), el::NoStages()).fit(first);
   CHECK(before.best_ndcg > 0.3);
   CHECK(before.note.empty());
   bool old = false;
@@ -184,7 +184,7 @@ TEST_CASE("a run resumed on other data delivers the best on that data") {
   auto options = run(24, place.path);
   std::vector<std::string> said;
   options.notice = [&](const std::string& what) { said.push_back(what); };
-  el::Trainer trainer(again, fast, options);
+  el::Trainer trainer(again, fast, options, el::NoStages());
   trainer.resume(place.path);
   double best = 0;
   const auto result = trainer.fit(second, [&](const el::EpochReport& report) {
@@ -206,9 +206,9 @@ TEST_CASE("a run resumed on other data delivers the best on that data") {
 TEST_CASE("best weights stay when no epoch on the other data is better, at their new measure") {
   const Place place;
   Model model(plain());
-  el::Trainer(model, fast, run(1, place.path)).fit(cycles(1));
+  el::Trainer(model, fast, run(1, place.path), el::NoStages()).fit(cycles(1));
   Model again(plain());
-  el::Trainer trainer(again, el::Adam{.learning_rate = 1e-30}, run(3, place.path));
+  el::Trainer trainer(again, el::Adam{.learning_rate = 1e-30}, run(3, place.path), el::NoStages());
   trainer.resume(place.path);
   const auto fewer = cycles(1, 200);
   const auto result = trainer.fit(fewer);
@@ -223,10 +223,10 @@ TEST_CASE("patience counts from where the best weights were measured") {
   auto options = run(9, place.path);
   options.patience = 2;
   const auto stuck = el::Adam{.learning_rate = 1e-30};
-  CHECK(el::Trainer(model, stuck, options).fit(cycles(1)).end == el::FitResult::End::early_stop);
+  CHECK(el::Trainer(model, stuck, options, el::NoStages()).fit(cycles(1)).end == el::FitResult::End::early_stop);
   const auto resumed = [&](const el::LeaveOneOut& split) {
     Model again(plain());
-    el::Trainer trainer(again, stuck, options);
+    el::Trainer trainer(again, stuck, options, el::NoStages());
     trainer.resume(place.path);
     return trainer.fit(split);
   };
@@ -241,7 +241,7 @@ TEST_CASE("another validation protocol measures the best weights anew and keeps 
   const el::EvaluationOptions paper{.protocol = el::Protocol::paper};
   const auto resumed = [&](const el::TrainerOptions& options, std::vector<double>& losses) {
     Model model(plain());
-    el::Trainer trainer(model, fast, options);
+    el::Trainer trainer(model, fast, options, el::NoStages());
     trainer.resume(place.path);
     return trainer.fit(split, [&](const el::EpochReport& r) { losses.push_back(r.losses.total); });
   };
@@ -272,7 +272,7 @@ TEST_CASE("the place within an epoch is that of the same data only") {
     CAPTURE(users);
     const auto split = cycles(1, users);
     Model model(plain());
-    el::Trainer trainer(model, fast, run(4, {}));
+    el::Trainer trainer(model, fast, run(4, {}), el::NoStages());
     trainer.resume(place.path);
     const auto result = trainer.fit(split, [&](const el::EpochReport& report) {
       CHECK(report.users_per_second > 0);
@@ -292,7 +292,7 @@ TEST_CASE("a trainer that is given other data at a second fit does not mix them 
   std::atomic<bool> stop{false};
   auto options = run(24, {});
   options.stop = &stop;
-  el::Trainer trainer(model, fast, options);
+  el::Trainer trainer(model, fast, options, el::NoStages());
   trainer.fit(cycles(1), [&](const el::EpochReport& r) { stop = r.epoch == 12; });
   stop = false;
   const auto second = cycles(7);
@@ -307,13 +307,13 @@ TEST_CASE("rows that mean other items are refused; new items behind the old ones
   const Place place;
   write_checkpoint(place.path);
   Model resumed(plain());
-  el::Trainer trainer(resumed, fast, run(3, {}));
+  el::Trainer trainer(resumed, fast, run(3, {}), el::NoStages());
   trainer.resume(place.path);
   CHECK(error_of([&] { trainer.fit(cycles(1, 300, 5)); }) ==
         "training: row 1 is item 5 in the data, expected item 1 as in " + place.path.string());
 
   Model larger(plain(70));
-  el::Trainer second(larger, fast, run(3, {}));
+  el::Trainer second(larger, fast, run(3, {}), el::NoStages());
   second.fit(cycles(1));
   CHECK(error_of([&] { second.fit(cycles(1, 300, 5)); }) ==
         "training: row 1 is item 5 in the data, expected item 1 as in the run so far");
@@ -323,7 +323,7 @@ TEST_CASE("rows that mean other items are refused; new items behind the old ones
 TEST_CASE("a checkpoint that could not be loaded for want of item ids is refused before training") {
   const Place place;
   Model model(plain(70));
-  CHECK(error_of([&] { el::Trainer(model, fast, run(1, place.path)).fit(cycles(1)); }) ==
+  CHECK(error_of([&] { el::Trainer(model, fast, run(1, place.path), el::NoStages()).fit(cycles(1)); }) ==
         "training with a checkpoint: found data with 60 items, expected the model's 70, each of which needs an id in "
         "the file");
   CHECK(!fs::exists(place.path));
@@ -338,7 +338,7 @@ TEST_CASE("a training state of nonsense is refused and leaves the trainer as it 
     rewrite(place.path, change);
     Model model(plain());
     Model untouched(plain());
-    el::Trainer trainer(model, fast, run(1, {}));
+    el::Trainer trainer(model, fast, run(1, {}), el::NoStages());
     std::string found = "nothing thrown";
     try {
       trainer.resume(place.path);
@@ -352,7 +352,7 @@ TEST_CASE("a training state of nonsense is refused and leaves the trainer as it 
     CHECK(trainer.epoch() == 0);
     CHECK(weights(model) == weights(untouched));
     trainer.fit(split);
-    el::Trainer(untouched, fast, run(1, {})).fit(split);
+    el::Trainer(untouched, fast, run(1, {}), el::NoStages()).fit(split);
     CHECK(weights(model) == weights(untouched));
   };
   const auto value = [&](bool inside, const std::string& key, const std::string& text, const std::string& expected) {
@@ -412,6 +412,14 @@ TEST_CASE("a training state of nonsense is refused and leaves the trainer as it 
     refused(false, "training.current.LayerNorm.bias",
             [&](Parts& parts) { parts.floats.erase("training.current.LayerNorm.bias"); });
   }
+  SUBCASE("what nobody knows") {
+    refused(false, "found unknown metadata 'training.epochs', expected only what this trainer",
+            [](Parts& parts) { parts.metadata["training.epochs"] = "3"; });
+    refused(false, "found unknown tensor 'training.sgd.velocity', expected only what this trainer",
+            [](Parts& parts) { parts.floats["training.sgd.velocity"].push_back(1); });
+    refused(true, "training.stages: found '1', expected a whole number from 0 to 0",
+            [](Parts& parts) { parts.metadata["training.stages"] = "1"; });
+  }
   SUBCASE("a value that is missing") {
     for (const char* key : {"epoch", "batch", "step", "best_ndcg", "best_epoch", "optimizer_steps", "users", "protocol",
                             "metric_cutoff", "measured_anew", "optimizer", "seed", "batch_size"}) {
@@ -428,7 +436,7 @@ TEST_CASE("an old checkpoint's place within an epoch is not trusted") {
     make_old(place.path);
     rewrite(place.path, [&](Parts& parts) { parts.metadata.at("training.batch") = batch; });
     Model model(plain());
-    el::Trainer trainer(model, fast, run(3, {}));
+    el::Trainer trainer(model, fast, run(3, {}), el::NoStages());
     trainer.resume(place.path);
     const auto result = trainer.fit(cycles(1), [&](const el::EpochReport& report) {
       CHECK(report.losses.total < 5);
@@ -443,11 +451,11 @@ TEST_CASE("an old checkpoint of whole epochs goes on to the same bits") {
   const Place place;
   const auto split = cycles(1);
   Model whole(plain());
-  const auto expected = el::Trainer(whole, fast, run(5, {})).fit(split);
+  const auto expected = el::Trainer(whole, fast, run(5, {}), el::NoStages()).fit(split);
   write_checkpoint(place.path);
   make_old(place.path);
   Model model(plain());
-  el::Trainer trainer(model, fast, run(5, {}));
+  el::Trainer trainer(model, fast, run(5, {}), el::NoStages());
   trainer.resume(place.path);
   const auto result = trainer.fit(split);
   CHECK(result.best_ndcg == expected.best_ndcg);
@@ -467,7 +475,7 @@ TEST_CASE("options at the ends of their types train or are refused") {
     std::atomic<bool> stop{false};
     options.stop = &stop;
     Index users = 0;
-    el::Trainer(model, fast, options).fit(split, [&](const el::EpochReport& report) {
+    el::Trainer(model, fast, options, el::NoStages()).fit(split, [&](const el::EpochReport& report) {
       users = std::lround(report.users_per_second * report.train_seconds);
       stop = report.epoch == 2;
     });
@@ -482,20 +490,15 @@ TEST_CASE("options at the ends of their types train or are refused") {
   const auto refusal = [&](const std::function<void(el::TrainerOptions&)>& change) {
     auto options = run(2, {});
     change(options);
-    return error_of([&] { el::Trainer trainer(model, fast, options); });
+    return error_of([&] { el::Trainer trainer(model, fast, options, el::NoStages()); });
   };
   CHECK(refusal([](auto& o) { o.batch_size = std::numeric_limits<Index>::min(); }).find("batch size: found -") == 0);
   CHECK(refusal([](auto& o) { o.metric_cutoff = 0; }) == "metric cutoff: found 0, expected at least 1");
   CHECK(refusal([](auto& o) {
           o.schedule.warmup_steps = std::numeric_limits<long>::min();
         }).find("warm-up steps: found -") == 0);
-  CHECK(refusal([](auto& o) { o.k_means.restarts = 0; }) == "no error");  // not used
-  CHECK(refusal([](auto& o) {
-          o.k_means_end = true;
-          o.k_means.restarts = 0;
-        }) == "k-means: found 0 restarts, expected at least 1");
-  CHECK(refusal([](auto& o) {
-          o.k_means_start = true;
-          o.k_means.iterations = std::numeric_limits<int>::min();
+  CHECK(error_of([] { el::KMeansEnd({.restarts = 0}); }) == "k-means: found 0 restarts, expected at least 1");
+  CHECK(error_of([] {
+          el::KMeansStart({.iterations = std::numeric_limits<int>::min()});
         }).find("k-means: found -2147483648 iterations") == 0);
 }

@@ -5,6 +5,8 @@
 #include <csignal>
 #include <cstdlib>
 #include <filesystem>
+#include <memory>
+#include <optional>
 #include <sstream>
 #include <string>
 #include <vector>
@@ -14,6 +16,7 @@
 
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/cluster/k_means.hpp"
+#include "elcrec/cluster/k_means_stages.hpp"
 #include "elcrec/data/synthetic.hpp"
 #include "elcrec/model/elcrec.hpp"
 #include "elcrec/optim/adam.hpp"
@@ -98,30 +101,29 @@ TEST_CASE("a run stopped within k-means goes on to the bits of an uninterrupted 
   for (const bool at_start : {true, false}) {
     CAPTURE(at_start);
     std::atomic<bool> stop{false};
-    el::TrainerOptions options{.epochs = 2,
-                               .batch_size = 32,
-                               .seed = 5,
-                               .k_means_start = at_start,
-                               .k_means_end = !at_start,
-                               .k_means = {.iterations = 3, .restarts = 2},
-                               .checkpoint = checkpoint,
-                               .stop = &stop};
+    el::TrainerOptions options{.epochs = 2, .batch_size = 32, .seed = 5, .checkpoint = checkpoint, .stop = &stop};
     Model whole(small_model(split.item_count()));
-    CHECK(el::Trainer(whole, el::Adam{}, options).fit(split).end == el::FitResult::End::epochs_done);
+    el::KMeansOptions k_means{.iterations = 3, .restarts = 2};
+    const auto trainer_of = [&](Model& model) {
+      return std::make_unique<el::Trainer<Model, el::Adam>>(
+          model, el::Adam{}, options, at_start ? std::optional<el::KMeansStart>(k_means) : std::nullopt,
+          at_start ? std::nullopt : std::optional<el::KMeansEnd>(k_means));
+    };
+    CHECK(trainer_of(whole)->fit(split).end == el::FitResult::End::epochs_done);
 
     Model parts(small_model(split.item_count()));
-    options.k_means.progress = [&](const el::KMeansReport& report) { stop = stop || report.pass == 6; };
-    const auto interrupted = el::Trainer(parts, el::Adam{}, options).fit(split);
+    k_means.progress = [&](const el::KMeansReport& report) { stop = stop || report.pass == 6; };
+    const auto interrupted = trainer_of(parts)->fit(split);
     CHECK(interrupted.end == el::FitResult::End::interrupted);
     CHECK(interrupted.epochs == (at_start ? 0 : 2));
     CHECK(weights(parts) != weights(whole));
 
     stop = false;
-    options.k_means.progress = {};
+    k_means.progress = {};
     Model resumed(small_model(split.item_count()));
-    el::Trainer trainer(resumed, el::Adam{}, options);
-    trainer.resume(checkpoint);
-    CHECK(trainer.fit(split).end == el::FitResult::End::epochs_done);
+    const auto trainer = trainer_of(resumed);
+    trainer->resume(checkpoint);
+    CHECK(trainer->fit(split).end == el::FitResult::End::epochs_done);
     CHECK(weights(resumed) == weights(whole));
   }
   fs::remove(checkpoint);
@@ -131,14 +133,15 @@ TEST_CASE("more centers than users are refused only where k-means is to find the
   const auto split =
       el::leave_one_out(el::make_synthetic({.users = 4, .items = 40, .intents = 2, .mean_length = 8.0}).data);
   Model model(small_model(split.item_count()));  // 5 intents
-  const auto fit = [&](bool start, bool end) {
-    return el::test::error_of(
-        [&] { el::Trainer(model, el::Adam{}, {.epochs = 1, .k_means_start = start, .k_means_end = end}).fit(split); });
+  const auto fit = [&](auto... stages) {
+    return el::test::error_of([&] { el::Trainer(model, el::Adam{}, {.epochs = 1}, stages...).fit(split); });
   };
-  CHECK(fit(false, false) == "no error");
+  CHECK(fit(el::NoStages()) == "no error");
   const std::string refused = "intents: found K = 5 for 4 users, expected at most one for each user";
-  CHECK(fit(true, false) == refused);
-  CHECK(fit(false, true) == refused);
+  CHECK(fit() == refused);
+  CHECK(fit(el::KMeansStart()) == refused);
+  CHECK(fit(el::KMeansEnd()) == refused);
+  CHECK(fit(el::KMeansEveryEpoch()) == refused);
 }
 
 TEST_CASE("progress has decimal points in any locale") {

@@ -35,8 +35,8 @@ struct Fixture {
     o.hidden = 16;
     o.intents = 5;
     Model m(o, el::Cpu({.threads = 1}));
-    el::Trainer(m, el::Adam{.learning_rate = 3e-3},
-                {.epochs = 3, .batch_size = 32, .k_means = {.iterations = 3, .restarts = 1}})
+    el::Trainer(m, el::Adam{.learning_rate = 3e-3}, {.epochs = 3, .batch_size = 32},
+                el::KMeansStart({.iterations = 3, .restarts = 1}))
         .fit(split);
     return m;
   }

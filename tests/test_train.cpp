@@ -9,7 +9,9 @@
 #include <limits>
 #include <map>
 #include <numeric>
+#include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <doctest/doctest.h>
@@ -42,9 +44,7 @@ el::ELCRecOptions small_options(const el::LeaveOneOut& split, el::Padding paddin
   return o;
 }
 
-el::TrainerOptions small_run(Index epochs = 2) {
-  return {.epochs = epochs, .batch_size = 32, .seed = 5, .k_means = {.iterations = 3, .restarts = 2}};
-}
+el::TrainerOptions small_run(Index epochs = 2) { return {.epochs = epochs, .batch_size = 32, .seed = 5}; }
 
 template <class Model>
 std::vector<float> weights(const Model& model) {
@@ -416,9 +416,8 @@ TEST_CASE("centers found after training are those of the training inputs, by the
   options.sequence_weight = options.intent_weight = options.trade_off = 0;
   el::ELCRec<el::Cpu> model(options);
   auto run = small_run(2);
-  run.k_means_start = false;
-  run.k_means_end = true;
-  el::Trainer(model, el::Adam{}, run).fit(split);
+  el::KMeansOptions k_means{.iterations = 3, .restarts = 2};
+  el::Trainer(model, el::Adam{}, run, el::KMeansEnd(k_means)).fit(split);
 
   el::Matrix<el::Cpu> users(model.backend(), split.user_count(), model.hidden());
   el::Matrix<el::Cpu> centers(model.backend(), 4, model.hidden());
@@ -430,7 +429,6 @@ TEST_CASE("centers found after training are those of the training inputs, by the
   }
   el::Cpu::Lane lane;
   model.encode_user(lane, batch.view(), users.view());
-  auto k_means = run.k_means;
   k_means.seed = run.seed;
   el::k_means<el::Cpu>(model.backend(), users.view(), k_means, centers.view());
   normalize_rows(lane, centers.view(), norms.view(), centers.view());
@@ -449,13 +447,12 @@ TEST_CASE("centers found after training leave all else as it was, in the model, 
   const auto trained = [&](bool k_means_end, Index epochs, Index more_epochs) {
     el::ELCRec<el::Cpu> model(options, el::Cpu({.threads = 2}));
     auto run = small_run(epochs);
-    run.k_means_start = false;
-    run.k_means_end = k_means_end;
+    const auto stage = k_means_end ? std::optional<el::KMeansEnd>(std::in_place) : std::nullopt;
     run.checkpoint = folder.path / "model.safetensors";
-    el::Trainer(model, el::Adam{}, run).fit(split);
+    el::Trainer(model, el::Adam{}, run, stage).fit(split);
     if (more_epochs > 0) {
       run.epochs = more_epochs;
-      el::Trainer again(model, el::Adam{}, run);
+      el::Trainer again(model, el::Adam{}, run, stage);
       again.resume(run.checkpoint);
       again.fit(split);
     }
@@ -496,12 +493,10 @@ TEST_CASE("a run that ended with centers of its best weights goes on from its la
   options.sequence_weight = options.intent_weight = options.trade_off = 0;
   const el::Adam adam{.learning_rate = 0.05};
   auto run = small_run(40);
-  run.k_means_start = false;
-  run.k_means_end = true;
   run.patience = 2;
   run.checkpoint = folder.path / "model.safetensors";
   el::ELCRec<el::Cpu> first(options);
-  const auto result = el::Trainer(first, adam, run).fit(split);
+  const auto result = el::Trainer(first, adam, run, el::KMeansEnd()).fit(split);
   REQUIRE(result.best_epoch < result.epochs);
 
   run.epochs = result.epochs + 1;
@@ -509,12 +504,11 @@ TEST_CASE("a run that ended with centers of its best weights goes on from its la
   double resumed = 0;
   double whole = 0;
   el::ELCRec<el::Cpu> second(options);
-  el::Trainer trainer(second, adam, run);
+  el::Trainer trainer(second, adam, run, el::KMeansEnd());
   trainer.resume(run.checkpoint);
   trainer.fit(split, [&](const el::EpochReport& r) { resumed = r.losses.total; });
-  run.k_means_end = false;
   el::ELCRec<el::Cpu> third(options);
-  el::Trainer(third, adam, run).fit(split, [&](const el::EpochReport& r) { whole = r.losses.total; });
+  el::Trainer(third, adam, run, el::NoStages()).fit(split, [&](const el::EpochReport& r) { whole = r.losses.total; });
   CHECK(resumed == whole);
 }
 

@@ -94,10 +94,12 @@ class Runner {
     program::TrainedModel model(sized.model, sized.training, backend);
     auto trainer_options = program::trainer_options(run.training, run.model.seed, stop_);
     trainer_options.checkpoint = checkpoint_of(run);
+    elcrec::KMeansOptions k_means;
     if (alone()) {
-      trainer_options.k_means.progress = elcrec::console_k_means_progress();
+      k_means.progress = elcrec::console_k_means_progress();
     }
-    elcrec::Trainer trainer(model, program::optimizer(run.training), trainer_options);
+    elcrec::Trainer trainer(model, program::optimizer(run.training), trainer_options,
+                            program::k_means_start(run.training, k_means), program::k_means_end(run.training, k_means));
     Index finished = 0;
     if (std::filesystem::exists(trainer_options.checkpoint)) {
       trainer.resume(trainer_options.checkpoint);

@@ -106,9 +106,11 @@ class Demo {
     print_setting(common_.progress(), split, model);
     {
       const elcrec::StopSignal stop;
-      auto options = trainer_options(setting.run, seed_, stop.requested());
-      options.k_means.progress = elcrec::console_k_means_progress(common_.progress());
-      elcrec::Trainer trainer(model, optimizer(setting.run), options);
+      const auto options = trainer_options(setting.run, seed_, stop.requested());
+      elcrec::KMeansOptions k_means;
+      k_means.progress = elcrec::console_k_means_progress(common_.progress());
+      elcrec::Trainer trainer(model, optimizer(setting.run), options, k_means_start(setting.run, k_means),
+                              k_means_end(setting.run, k_means));
       const auto result = trainer.fit(split, elcrec::console_progress(common_.progress()));
       common_.progress() << end_name(result.end) << " after " << result.epochs << " epochs, the best being "
                          << result.best_epoch << "\n\n";

@@ -7,6 +7,7 @@
 #include <filesystem>
 #include <limits>
 #include <map>
+#include <optional>
 #include <ostream>
 #include <string>
 #include <string_view>
@@ -115,12 +116,20 @@ void visit_options(Options& o, auto&& visitor) {
           .batch_size = run.batch_size,
           .patience = run.patience,
           .seed = seed,
-          .k_means_start = run.k_means,
-          .k_means_end = run.k_means_end,
           .clip_norm = run.clip_norm,
           .schedule = {.shape = run.schedule, .warmup_steps = run.warmup_steps},
           .validation = {.protocol = run.protocol},
           .stop = &stop};
+}
+
+[[nodiscard]] inline std::optional<elcrec::KMeansStart> k_means_start(const RunOptions& run,
+                                                                      const elcrec::KMeansOptions& options) {
+  return run.k_means ? std::optional<elcrec::KMeansStart>(options) : std::nullopt;
+}
+
+[[nodiscard]] inline std::optional<elcrec::KMeansEnd> k_means_end(const RunOptions& run,
+                                                                  const elcrec::KMeansOptions& options) {
+  return run.k_means_end ? std::optional<elcrec::KMeansEnd>(options) : std::nullopt;
 }
 
 /// ELCRec whose checkpoints say how it was trained as well.

@@ -59,8 +59,10 @@ class Train {
     auto options = trainer_options(plan.run, plan.model.seed, stop.requested());
     options.checkpoint = out_;
     options.notice = [this](const std::string& what) { common_.progress() << what << std::endl; };
-    options.k_means.progress = elcrec::console_k_means_progress(common_.progress());
-    elcrec::Trainer trainer(model, optimizer(plan.run), options);
+    elcrec::KMeansOptions k_means;
+    k_means.progress = elcrec::console_k_means_progress(common_.progress());
+    elcrec::Trainer trainer(model, optimizer(plan.run), options, k_means_start(plan.run, k_means),
+                            k_means_end(plan.run, k_means));
     if (resume_) {
       trainer.resume(out_);
     }

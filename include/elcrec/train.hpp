@@ -2,6 +2,9 @@
 
 // Read data, train and evaluate, on the CPU.
 #include "elcrec/backend/cpu.hpp"
+#include "elcrec/cluster/k_means_progress.hpp"
+#include "elcrec/cluster/k_means_stages.hpp"
+#include "elcrec/cluster/project_centers.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/read_sequences.hpp"
 #include "elcrec/data/synthetic.hpp"

@@ -183,8 +183,8 @@ TEST_CASE("the same seed gives the same bits, launched one by one or as a graph,
 
 TEST_CASE("a training run learns what the CPU's learns, and both evaluate a model alike") {
   const auto run = [](auto& model) {
-    el::Trainer trainer(model, steady,
-                        {.epochs = 3, .batch_size = 20, .seed = 5, .k_means = {.iterations = 3, .restarts = 2}});
+    el::Trainer trainer(model, steady, {.epochs = 3, .batch_size = 20, .seed = 5},
+                        el::KMeansStart({.iterations = 3, .restarts = 2}));
     std::vector<double> losses;
     std::vector<double> next_item;
     trainer.fit(split(), [&](const el::EpochReport& report) {

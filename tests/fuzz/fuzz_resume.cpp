@@ -81,9 +81,9 @@ Model make_model() {
   return Model(o, backend());
 }
 
-elcrec::TrainerOptions options(const std::atomic<bool>& stop) {
-  return {.epochs = 3, .batch_size = 2, .k_means = {.iterations = 1, .restarts = 1}, .stop = &stop};
-}
+elcrec::TrainerOptions options(const std::atomic<bool>& stop) { return {.epochs = 3, .batch_size = 2, .stop = &stop}; }
+
+elcrec::KMeansStart start() { return elcrec::KMeansStart({.iterations = 1, .restarts = 1}); }
 
 /// A file that is gone at the end, in memory where there is a file system for that.
 struct Place {
@@ -155,7 +155,7 @@ const Parts& original() {
     auto o = options(stop);
     o.checkpoint = place.path;
     Model model = make_model();
-    elcrec::Trainer(model, Countdown{{}, &stop, 4}, o).fit(make_split(6, 1));
+    elcrec::Trainer(model, Countdown{{}, &stop, 4}, o, start()).fit(make_split(6, 1));
     return Parts(place.path);
   }();
   return parts;
@@ -266,7 +266,7 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   std::atomic<bool> stop{false};
   Model model = make_model();
   const std::vector<float> before = weights(model);
-  elcrec::Trainer trainer(model, Countdown{{}, &stop, steps}, options(stop));
+  elcrec::Trainer trainer(model, Countdown{{}, &stop, steps}, options(stop), start());
   try {
     const Place place;
     parts.write(place.path);

@@ -36,7 +36,7 @@ int main(int argc, char** argv) {
     o.intents = 5;
     o.padding = padding;
     el::ELCRec<el::EigenCpu> model(o, el::EigenCpu({.threads = 2}));
-    el::Trainer(model, el::Adam{}, {.epochs = 2, .batch_size = 32, .k_means = {.iterations = 3, .restarts = 1}})
+    el::Trainer(model, el::Adam{}, {.epochs = 2, .batch_size = 32}, el::KMeansStart({.iterations = 3, .restarts = 1}))
         .fit(split);
     el::save_model(path, model, el::ItemMap::identity(model.item_count()));
     std::printf("NDCG@10 %.4f\n", el::evaluate(model, split, el::Split::test).ndcg(10));

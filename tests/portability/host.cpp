@@ -33,7 +33,7 @@ int main(int argc, char** argv) {
   o.hidden = 16;
   o.intents = 5;
   el::ELCRec<el::Cpu> model(o);
-  el::Trainer(model, el::Adam{}, {.epochs = 2, .batch_size = 32, .k_means = {.iterations = 3, .restarts = 1}})
+  el::Trainer(model, el::Adam{}, {.epochs = 2, .batch_size = 32}, el::KMeansStart({.iterations = 3, .restarts = 1}))
       .fit(split);
   el::save_model(path, model, el::ItemMap::identity(model.item_count()));
   std::printf("NDCG@10 %.4f\n", el::evaluate(model, split, el::Split::test).ndcg(10));

@@ -244,7 +244,7 @@ void visit_shapes(const ELCRecOptions& o, auto&& visitor) {
 /// "best" is what recommends best of all that RESULTS.md measures: full softmax on every prefix, whose labels are
 /// smoothed and agree with what the prefix predicts under other dropout, and a filter beside attention. Nothing in it
 /// trains the intents: no form that was tried made it recommend better, so they are to be fitted to the trained model
-/// (TrainerOptions::k_means_end). It was measured with Adam at 2e-3 on a cosine over 40 epochs, weight decay 0.5.
+/// (the stage KMeansEnd). It was measured with Adam at 2e-3 on a cosine over 40 epochs, weight decay 0.5.
 /// "beauty", "sports", "toys" and "yelp" are the paper's configurations, with Padding::paper. `items` is left at 0.
 [[nodiscard]] inline ELCRecOptions preset(std::string_view name) {
   ELCRecOptions o;

@@ -9,6 +9,7 @@
 #include <type_traits>
 #include <utility>
 
+#include "elcrec/cluster/k_means_stages.hpp"
 #include "elcrec/cluster/learnable_clusters.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/data/token_batch.hpp"
@@ -253,6 +254,15 @@ class SequentialModel {
                       self.parts_);
   }
   using AllParts = AppendedList<PartList, EmbeddingTable<Backend>, Encoder>;
+
+  /// The stages of training that a Trainer takes where it is given none: centers start from k-means.
+  [[nodiscard]] static auto stages() {
+    if constexpr (has_clusters) {
+      return std::tuple<KMeansStart>();
+    } else {
+      return std::tuple<>();
+    }
+  }
 
   static void visit_parameters(auto& self, auto&& visitor) {
     apply_to_parts(

@@ -1,6 +1,5 @@
 #pragma once
 
-#include <chrono>
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
@@ -15,7 +14,7 @@
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/io/json_object.hpp"
-#include "elcrec/train/trainer.hpp"
+#include "elcrec/train/report.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
@@ -87,22 +86,6 @@ class RunLog {
                     " s left  valid HR@20 ", fixed(report.valid.hr(20), 4), " NDCG@20 ",
                     fixed(report.valid.ndcg(20), 4), report.best ? "  *" : "");
     out << line << std::endl;
-  };
-}
-
-/// A callback for KMeansOptions::progress: prints a line at the start, and then one a second.
-[[nodiscard]] inline auto console_k_means_progress(std::ostream& out = std::cout) {
-  return [&out, last = std::chrono::steady_clock::time_point()](const KMeansReport& report) mutable {
-    const auto now = std::chrono::steady_clock::now();
-    if (report.pass == 0) {
-      out << message("k-means: ", report.points, " users around ", report.centers, " centers, ", report.passes,
-                     " passes")
-          << std::endl;
-      last = now;
-    } else if (now - last >= std::chrono::seconds(1)) {
-      out << message("k-means: pass ", report.pass, '/', report.passes) << std::endl;
-      last = now;
-    }
   };
 }
 
