@@ -6,6 +6,7 @@
 #include <cstdlib>
 #include <filesystem>
 #include <fstream>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -21,8 +22,8 @@ namespace experiments {
 /// metrics, times. A file of JSON lines.
 class EpochLog {
  public:
-  /// Continues after `finished` epochs; later lines come from epochs that no checkpoint holds, and are dropped. `clock`
-  /// measures CPU time.
+  /// Continues after `finished` epochs; later lines come from epochs that no checkpoint holds, and are dropped from the
+  /// file, which is replaced as a whole: on failure the old one stays. `clock` measures CPU time.
   EpochLog(const std::filesystem::path& path, Index finished, clockid_t clock) : path_(path), clock_(clock) {
     if (finished > 0) {
       for (auto& line : read_json_lines(path, fault_of_line).lines) {
@@ -31,10 +32,12 @@ class EpochLog {
         }
       }
     }
-    std::ofstream out(path, std::ios::trunc);
+    std::string text;
     for (const auto& line : lines_) {
-      out << line.dump() << '\n';
+      text.append(line.dump()).append("\n");
     }
+    const auto bytes = std::as_bytes(std::span(text));
+    elcrec::write_file_atomically(path, std::span(&bytes, 1));
   }
 
   void operator()(const elcrec::EpochReport& report) {
