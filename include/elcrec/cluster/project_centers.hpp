@@ -1,5 +1,7 @@
 #pragma once
 
+#include <type_traits>
+
 #include "elcrec/core/types.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {

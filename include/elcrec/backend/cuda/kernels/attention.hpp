@@ -9,6 +9,7 @@
 #include "elcrec/backend/cuda/kernels/dropout.hpp"
 #include "elcrec/backend/cuda/kernels/packs.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/operations.hpp"
 
 /// Multi-head attention within each sequence of a ragged batch, fused: scores, mask, softmax, dropout and the sum over
 /// values in one kernel, and its backward pass in another. W = D / H is the width of a head, n the length of a
