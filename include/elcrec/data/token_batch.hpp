@@ -89,7 +89,9 @@ class TokenBatch {
     for (Index p = 0; p < pad; ++p) {
       push(padding_item, p);
     }
-    for_each_run(items, first, [&](Index begin, Index end) {
+    const bool whole = padding_ == Padding::paper || std::find(items.begin() + first, items.end(), padding_item) == items.end();
+    const auto for_each_kept = [&](auto f) { whole ? f(first, n) : for_each_run(items, first, f); };
+    for_each_kept([&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {
         push(items[static_cast<std::size_t>(i)], shift + i);
       }
@@ -104,7 +106,7 @@ class TokenBatch {
         column.append(values, 0, 1);
       } else {
         column.resize(first_token + pad);
-        for_each_run(items, first, [&](Index begin, Index end) { column.append(values, begin, end); });
+        for_each_kept([&](Index begin, Index end) { column.append(values, begin, end); });
         if (values.info->listed != nullptr) {
           list_tokens(column, first_token);
         }
@@ -223,11 +225,15 @@ class TokenBatch {
       const std::byte* data_end = from.data + end * width * column_value_bytes;
       values.insert(values.end(), data, data_end);
       if (!info->is_float) {
+        std::int32_t low = lowest;
+        std::int32_t high = largest;
         for (; data != data_end; data += column_value_bytes) {
           const std::int32_t value = read(data);
-          lowest = (std::min)(lowest, value);
-          largest = (std::max)(largest, value);
+          low = (std::min)(low, value);
+          high = (std::max)(high, value);
         }
+        lowest = low;
+        largest = high;
       }
     }
     [[nodiscard]] ColumnView view() const {
@@ -246,15 +252,10 @@ class TokenBatch {
     positions_.push_back(static_cast<std::int32_t>(position));
   }
 
-  /// f(begin, end) for the runs of items from `first` on that become tokens.
+  /// f(begin, end) for the runs of items from `first` on that are not masked.
   template <class F>
-  void for_each_run(std::span<const ItemId> items, Index first, F f) const {
-    const Index n = ssize(items);
-    if (padding_ == Padding::paper) {
-      f(first, n);
-      return;
-    }
-    while (first < n) {
+  static void for_each_run(std::span<const ItemId> items, Index first, F f) {
+    while (first < ssize(items)) {
       const auto from = items.begin() + first;
       const auto begin = std::find_if(from, items.end(), [](ItemId item) { return item != padding_item; });
       const auto end = std::find(begin, items.end(), padding_item);
@@ -301,10 +302,12 @@ class TokenBatch {
   /// Lists the tokens from `first` on that have a value.
   void list_tokens(const Stored& column, Index first) {
     Stored& list = *find(*column.info->listed);
-    for (Index t = first; t < tokens(); ++t) {
-      if (read(column.values.data() + t * column_value_bytes) != 0) {
-        const auto token = static_cast<std::int32_t>(t);
-        list.append({list.info, std::as_bytes(std::span(&token, 1)).data(), 1, 1}, 0, 1);
+    const std::byte* data = column.values.data() + first * column_value_bytes;
+    for (auto t = static_cast<std::int32_t>(first); t < tokens(); ++t, data += column_value_bytes) {
+      if (read(data) != 0) {
+        const auto token = std::as_bytes(std::span(&t, 1));
+        list.values.insert(list.values.end(), token.begin(), token.end());
+        list.largest = t;
       }
     }
   }

@@ -1,11 +1,14 @@
 #pragma once
 
+#include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
 #include <span>
 #include <string_view>
 #include <vector>
 
+#include "elcrec/core/error.hpp"
 #include "elcrec/core/random.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/data/negative_sampler.hpp"
@@ -34,9 +37,13 @@ struct BatchSource {
     if (negatives == nullptr) {
       return;
     }
-    for (const ItemId target : targets) {
-      for (Index n = 0; n < negatives_per_target; ++n) {
-        list.push_back(target == padding_item ? padding_item : (*negatives)(user, random));
+    require(negatives_per_target >= 1, "negatives for each target: found ", negatives_per_target,
+            ", expected at least 1");
+    const auto width = static_cast<std::size_t>(negatives_per_target);
+    list.assign(targets.size() * width, padding_item);
+    for (std::size_t t = 0; t < targets.size(); ++t) {
+      if (targets[t] != padding_item) {
+        std::generate_n(list.begin() + static_cast<Index>(t * width), width, [&] { return (*negatives)(user, random); });
       }
     }
   }
