@@ -547,6 +547,70 @@ TEST_CASE("a batch refuses what does not fit together") {
                        "column 'negatives': found width 1, expected 2 as in the sequences before", el::ArgumentError);
 }
 
+TEST_CASE("sequences of a batch become a batch of their own") {
+  for (const auto padding : {el::Padding::masked, el::Padding::paper}) {
+    auto all = el::test::random_batch(3, {.lengths = {4, 0, 9, 1, 6}, .max_length = 6, .masked = 0.3}, padding);
+    all.add(Ids{1, 2}, {with<Gaps>(Floats{.5F, 1.5F}), with<el::Users>(7), with<Attributes>(Ids{1, 2, 3, 4}, 2)});
+    all.append(with<Weights>(7.F));
+    el::TokenBatch part;
+    part.start(3, el::Padding::masked);
+    part.add(Ids{9}, {with<Profile>(Floats{1, 2}, 2)});  // nothing of what it was stays
+    for (Index first = 0; first <= 6; ++first) {
+      for (Index last = first; last <= 6; ++last) {
+        part.assign(all, first, last);
+        const auto whole = all.view();
+        const auto expected = whole.subrange(first, last);
+        const auto v = part.view();
+        CHECK(v.first_sample == first);
+        CHECK(v.max_length == 6);
+        CHECK(v.longest == expected.longest);
+        REQUIRE(v.sequences() == last - first);
+        for (Index s = 0; s <= last - first; ++s) {
+          CHECK(v.begin(s) == expected.begin(s));
+        }
+        CHECK(list(v.items) == list(expected.items));
+        CHECK(list(v.positions) == list(expected.positions));
+        CHECK(list(v.column<Targets>()) == list(expected.column<Targets>()));
+        CHECK(list(v.column<Negatives>()) == list(expected.column<Negatives>()));
+        CHECK(list(v.column<Gaps>()) == list(expected.column<Gaps>()));
+        CHECK(list(v.column<el::Users>()) == list(expected.column<el::Users>()));
+        CHECK(list(v.column<Attributes>()) == list(expected.column<Attributes>()));
+        CHECK(v.width<Attributes>() == 2);
+        CHECK_FALSE(v.has<Weights>());
+        CHECK_FALSE(v.has<Profile>());
+        Ids targets;
+        for (Index t = 0; t < v.tokens(); ++t) {
+          if (v.column<Targets>()[static_cast<std::size_t>(t)] != 0) {
+            targets.push_back(static_cast<std::int32_t>(t));
+          }
+        }
+        CHECK(list(v.column<el::TargetTokens>()) == targets);
+        CHECK(part.count<el::TargetTokens>() == static_cast<Index>(targets.size()));
+        CHECK(part.count<Attributes>() == v.tokens());
+        CHECK(part.count<Weights>() == 0);
+        if (last == 6 && first < 6) {
+          CHECK_THROWS_AS(v.require_rows<el::Users>(7), el::ArgumentError);
+        } else {
+          CHECK_NOTHROW(v.require_rows<el::Users>(1));
+        }
+      }
+    }
+  }
+}
+
+TEST_CASE("a sequence may end in an item that the history lacks") {
+  el::TokenBatch batch;
+  batch.start(3, el::Padding::masked);
+  batch.add_ending_in(Ids{4, 5, 6, 7}, 9, {with<el::Users>(2)});
+  batch.add_ending_in(Ids{4}, 9);
+  batch.add_ending_in(Ids{}, 9);
+  const auto v = batch.view();
+  CHECK(list(v.items) == Ids{6, 7, 9, 4, 9, 9});
+  CHECK(list(v.positions) == Ids{0, 1, 2, 1, 2, 2});
+  CHECK(list(v.offsets) == Ids{0, 3, 5, 6});
+  CHECK(list(v.column<el::Users>()) == Ids{2, 0, 0});
+}
+
 TEST_CASE("a view has room for so many columns") {
   el::TokenBatch batch;
   batch.start(3, el::Padding::masked);

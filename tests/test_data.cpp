@@ -780,6 +780,17 @@ TEST_CASE("views bring whose sequences they are, and as many negatives as the so
   CHECK_FALSE(pair.view().has<el::Targets>());
 }
 
+TEST_CASE("a source that draws no negatives for each target is refused") {
+  const auto split = el::leave_one_out(read("1 4 2 7 5 3\n2 1 6 2 8\n"));
+  const el::UniformNegativeSampler negatives(split.dataset());
+  const std::vector<el::Index> users{1, 0};
+  el::TokenBatch batch;
+  batch.start(3, el::Padding::masked);
+  CHECK(error_of<el::ArgumentError>([&] {
+          el::InputView{}.build({.split = &split, .negatives = &negatives, .negatives_per_target = 0}, users, batch);
+        }) == "negatives for each target: found 0, expected at least 1");
+}
+
 TEST_CASE("user rows count from 1") {
   CHECK(el::user_row(0) == 1);
   CHECK(el::user_row(2147483646) == 2147483647);

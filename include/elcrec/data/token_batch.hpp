@@ -89,7 +89,8 @@ class TokenBatch {
     for (Index p = 0; p < pad; ++p) {
       push(padding_item, p);
     }
-    const bool whole = padding_ == Padding::paper || std::find(items.begin() + first, items.end(), padding_item) == items.end();
+    const bool whole =
+        padding_ == Padding::paper || std::find(items.begin() + first, items.end(), padding_item) == items.end();
     const auto for_each_kept = [&](auto f) { whole ? f(first, n) : for_each_run(items, first, f); };
     for_each_kept([&](Index begin, Index end) {
       for (Index i = begin; i < end; ++i) {

@@ -43,7 +43,8 @@ struct BatchSource {
     list.assign(targets.size() * width, padding_item);
     for (std::size_t t = 0; t < targets.size(); ++t) {
       if (targets[t] != padding_item) {
-        std::generate_n(list.begin() + static_cast<Index>(t * width), width, [&] { return (*negatives)(user, random); });
+        std::generate_n(list.begin() + static_cast<Index>(t * width), width,
+                        [&] { return (*negatives)(user, random); });
       }
     }
   }
