@@ -10,6 +10,7 @@
 #include "elcrec/backend/cpu/lane.hpp"
 #include "elcrec/backend/cpu/ranking.hpp"
 #include "elcrec/backend/cpu/simd.hpp"
+#include "elcrec/backend/host/ranking.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 
@@ -108,7 +109,7 @@ void top_k(CpuLane<T>& lane, const RankingRule& rule, Input<T> queries, Input<T>
     prepared[at] = index.prepare(queries.row(u), bytes.data() + u * vectors);
     lists[at] = {slice(entries, u * room, (u + 1) * room), slice(best_of_subsets, u * subsets, (u + 1) * subsets), k,
                  prepared[at].margin};
-    next_seen[at] = cpu::first_seen(rule, seen, offsets, u);
+    next_seen[at] = detail::first_seen(rule, offsets, seen, u);
   }
   for (Index s0 = first_item; s0 < rule.last; s0 += stretch) {
     const Index s1 = std::min<Index>(rule.last, s0 + stretch);
@@ -134,11 +135,7 @@ void top_k(CpuLane<T>& lane, const RankingRule& rule, Input<T> queries, Input<T>
         constexpr std::int16_t no_score = (std::numeric_limits<std::int16_t>::min)();
         std::fill(row, row + std::clamp<Index>(rule.first - v0, 0, v1 - v0), no_score);
         std::fill(row + (v1 - v0), row + block, no_score);
-        for (auto& next = next_seen[at]; next < offsets[at + 1] && seen[static_cast<std::size_t>(next)] < v1; ++next) {
-          if (rule.seen != RankingRule::Seen::keep) {
-            row[seen[static_cast<std::size_t>(next)] - v0] = rule.seen == RankingRule::Seen::zero ? 0 : no_score;
-          }
-        }
+        detail::hide_seen(rule, offsets, seen, u, v0, v1, no_score, next_seen[at], row);
         lists[at].see(row, leaders_of(u) + (v0 - s0) / Shortlist::of_leader);
       }
     }

@@ -8,6 +8,7 @@
 #include "elcrec/backend/cpu/lane.hpp"
 #include "elcrec/backend/cpu/products.hpp"
 #include "elcrec/backend/cpu/simd.hpp"
+#include "elcrec/backend/host/ranking.hpp"
 #include "elcrec/core/matrix_view.hpp"
 #include "elcrec/core/operations.hpp"
 
@@ -55,32 +56,6 @@ void score_rows(const T* query, MatrixView<const Element> rows, T* scores) {
     }
     scores[v] = sum;
   }
-}
-
-/// Place in `seen` of user u's first item that is not below the rule's.
-inline std::int32_t first_seen(const RankingRule& rule, std::span<const ItemId> seen,
-                               std::span<const std::int32_t> offsets, Index u) {
-  const auto begin = seen.begin() + offsets[static_cast<std::size_t>(u)];
-  const auto end = seen.begin() + offsets[static_cast<std::size_t>(u) + 1];
-  return static_cast<std::int32_t>(std::lower_bound(begin, end, rule.first) - seen.begin());
-}
-
-template <class T>
-Index count_from(const T* row, Index n, T threshold) {
-  Index count = 0;
-  for (Index i = 0; i < n; ++i) {
-    count += row[i] >= threshold ? 1 : 0;
-  }
-  return count;
-}
-
-template <class T>
-Index count_above(const T* row, Index n, T threshold) {
-  Index count = 0;
-  for (Index i = 0; i < n; ++i) {
-    count += row[i] > threshold ? 1 : 0;
-  }
-  return count;
 }
 
 template <class T>
@@ -138,64 +113,10 @@ class Best {
 
 }  // namespace cpu
 
-template <class T>
-void rank_targets(CpuLane<T>& lane, const RankingRule& rule, Input<T> queries, Input<T> table,
-                  std::span<const ItemId> targets, std::span<const std::int32_t> offsets, std::span<const ItemId> seen,
-                  std::span<Index> ranks) {
-  using Seen = RankingRule::Seen;
-  constexpr Index block = 512;
-  const auto frame = lane.workspace().frame();
-  const Index users = ssize(targets);
-  const auto at_target = lane.workspace().template array<T>(users);
-  const auto next_seen = lane.workspace().template array<std::int32_t>(users);
-  const Output<T> scores = lane.workspace().template matrix<T>(users, block);
-  {
-    // By the same product as the candidates' scores, so that an item equal to the target scores the same to the bit.
-    const auto target_frame = lane.workspace().frame();
-    const Output<T> rows = lane.workspace().template matrix<T>(users, table.cols());
-    const Output<T> products = lane.workspace().template matrix<T>(users, users);
-    lane.gather_rows(table, targets, rows, Write::replace);
-    cpu::score<T>(lane, queries, rows, products);
-    for (std::size_t u = 0; u < targets.size(); ++u) {
-      at_target[u] = products(static_cast<Index>(u), static_cast<Index>(u));
-    }
-  }
-  for (std::size_t u = 0; u < targets.size(); ++u) {
-    const auto mine =
-        seen.subspan(static_cast<std::size_t>(offsets[u]), static_cast<std::size_t>(offsets[u + 1] - offsets[u]));
-    if (rule.seen == Seen::zero && std::binary_search(mine.begin(), mine.end(), targets[u])) {
-      at_target[u] = 0;
-    }
-    next_seen[u] = cpu::first_seen(rule, seen, offsets, static_cast<Index>(u));
-    ranks[u] = 0;
-  }
-  for (Index v0 = rule.first; v0 < rule.last; v0 += block) {
-    const Index v1 = std::min<Index>(rule.last, v0 + block);
-    const Output<T> part = scores.slice_cols(0, v1 - v0);
-    cpu::score(lane, queries, table.slice_rows(v0, v1), part);
-    for (std::size_t u = 0; u < targets.size(); ++u) {
-      T* row = part.row(static_cast<Index>(u));
-      for (auto& at = next_seen[u]; at < offsets[u + 1] && seen[static_cast<std::size_t>(at)] < v1; ++at) {
-        if (rule.seen != Seen::keep) {
-          row[seen[static_cast<std::size_t>(at)] - v0] = rule.seen == Seen::zero ? T(0) : simd::never<T>;
-        }
-      }
-      if (targets[u] >= v0 && targets[u] < v1) {
-        row[targets[u] - v0] = simd::never<T>;
-      }
-      // Equal scores count before the target and not behind it.
-      const Index before = std::clamp<Index>(targets[u] - v0, 0, v1 - v0);
-      ranks[u] +=
-          cpu::count_from(row, before, at_target[u]) + cpu::count_above(row + before, v1 - v0 - before, at_target[u]);
-    }
-  }
-}
-
 template <class T, class Element>
 void top_k(CpuLane<T>& lane, const RankingRule& rule, Input<T> queries, MatrixView<const Element> table,
            std::span<const std::int32_t> offsets, std::span<const ItemId> seen, Output<T> scores,
            std::span<ItemId> items, std::span<Index> found) {
-  using Seen = RankingRule::Seen;
   constexpr Index block = 256;
   constexpr Index few = 4;  // queries that do not pay for a product with repacked rows
   const Index users = queries.rows();
@@ -208,7 +129,7 @@ void top_k(CpuLane<T>& lane, const RankingRule& rule, Input<T> queries, MatrixVi
   const auto best = lane.workspace().template array<cpu::Best<T>>(users);
   for (std::size_t u = 0; u < next_seen.size(); ++u) {
     best[u] = {slice(candidates, static_cast<Index>(u) * room, static_cast<Index>(u + 1) * room), k};
-    next_seen[u] = cpu::first_seen(rule, seen, offsets, static_cast<Index>(u));
+    next_seen[u] = detail::first_seen(rule, offsets, seen, static_cast<Index>(u));
   }
   for (Index v0 = rule.first; v0 < rule.last && k > 0; v0 += block) {
     const Index v1 = std::min<Index>(rule.last, v0 + block);
@@ -223,11 +144,7 @@ void top_k(CpuLane<T>& lane, const RankingRule& rule, Input<T> queries, MatrixVi
     for (Index u = 0; u < users; ++u) {
       const auto at = static_cast<std::size_t>(u);
       T* row = part.row(u);
-      for (auto& next = next_seen[at]; next < offsets[at + 1] && seen[static_cast<std::size_t>(next)] < v1; ++next) {
-        if (rule.seen != Seen::keep) {
-          row[seen[static_cast<std::size_t>(next)] - v0] = rule.seen == Seen::zero ? T(0) : simd::never<T>;
-        }
-      }
+      detail::hide_seen(rule, offsets, seen, u, v0, v1, simd::never<T>, next_seen[at], row);
       best[at].offer(row, v0, v1);
     }
   }

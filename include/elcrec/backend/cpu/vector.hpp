@@ -4,6 +4,7 @@
 #include "elcrec/backend/cpu/dropout.hpp"
 #include "elcrec/backend/cpu/gram.hpp"
 #include "elcrec/backend/cpu/layer_norm.hpp"
+#include "elcrec/backend/cpu/ranking.hpp"
 #include "elcrec/backend/cpu/simd.hpp"
 #include "elcrec/backend/cpu/softmax.hpp"
 #include "elcrec/core/matrix_view.hpp"
@@ -33,6 +34,11 @@ struct Vector {
   static void norm_row_backward(const T* hat, T r, const T* gamma, const T* dy, Index d, T* dx, T* dgamma, T* dbeta) {
     cpu::norm_row_backward(hat, r, gamma, dy, d, dx, dgamma, dbeta);
   }
+
+  static void score(CpuLane<T>& lane, Input<T> queries, Input<T> rows, Output<T> scores) {
+    cpu::score<T>(lane, queries, rows, scores);
+  }
+  static constexpr Index ranking_block = 512;  ///< items that are scored at a time for all queries
 
   static void multiply_keys(CpuLane<T>& lane, Input<T> queries, Input<T> keys, Output<T> y) {
     cpu::multiply_keys(lane, queries, keys, y);

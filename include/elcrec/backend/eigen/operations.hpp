@@ -13,5 +13,6 @@
 #include "elcrec/backend/host/gram.hpp"
 #include "elcrec/backend/host/info_nce_rows.hpp"
 #include "elcrec/backend/host/layer_norm.hpp"
+#include "elcrec/backend/host/ranking.hpp"
 #include "elcrec/backend/host/softmax.hpp"
 #include "elcrec/backend/reference/operations.hpp"

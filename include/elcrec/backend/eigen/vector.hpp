@@ -5,6 +5,8 @@
 #include "elcrec/backend/eigen/gram.hpp"
 #include "elcrec/backend/eigen/layer_norm.hpp"
 #include "elcrec/backend/eigen/packs.hpp"
+#include "elcrec/backend/eigen/products.hpp"
+#include "elcrec/backend/eigen/ranking.hpp"
 #include "elcrec/backend/eigen/softmax.hpp"
 #include "elcrec/core/matrix_view.hpp"
 
@@ -33,6 +35,11 @@ struct Vector {
   static void norm_row_backward(const T* hat, T r, const T* gamma, const T* dy, Index d, T* dx, T* dgamma, T* dbeta) {
     eigen::norm_row_backward(hat, r, gamma, dy, d, dx, dgamma, dbeta);
   }
+
+  static void score(EigenLane<T>& lane, Input<T> queries, Input<T> rows, Output<T> scores) {
+    eigen::score<T>(lane.workspace(), queries, rows, scores);
+  }
+  static constexpr Index ranking_block = ranked_block;  ///< items that are scored at a time for all queries
 
   static void multiply_keys(EigenLane<T>& lane, Input<T> queries, Input<T> keys, Output<T> y) {
     eigen::multiply_keys(lane, queries, keys, y);

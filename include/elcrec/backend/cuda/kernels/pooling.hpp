@@ -9,19 +9,11 @@
 #include "elcrec/core/matrix_view.hpp"
 
 /// Between the tokens (T, D) of a ragged batch and its S sequences: a block of threads takes one sequence, threads
-/// along the columns. And rows scaled to unit length: a warp takes one row.
+/// along the columns.
 ///
-/// Bytes a token (float): mean_pool and concat_pool 4 D (and 4 D or 4 L D a sequence), their backward passes 12 D;
-/// project_sequences 8 D for every eight columns of its basis; normalize_rows 8 D a row and its backward pass 12 D. A
+/// Bytes a token (float): mean_pool and concat_pool 4 D (and 4 D or 4 L D a sequence), their backward passes 12 D. A
 /// few operations an element: bound by memory.
 namespace elcrec::inline ELCREC_TARGET::cuda {
-
-/// f(sequence) in a block of threads for each sequence, with as many threads as pay for `columns`.
-template <class Kernel>
-void launch_sequences(const Stream& stream, const TokenView& tokens, Index columns, const Kernel& kernel) {
-  const Index threads = std::clamp<Index>(blocks_for(columns, warp_size), 1, 8) * warp_size;
-  launch(stream, {.x = tokens.sequences()}, {.x = threads}, 0, kernel);
-}
 
 template <class T>
 struct MeanPoolKernel {
@@ -133,53 +125,6 @@ struct ConcatPoolBackwardKernel {
   }
 };
 
-/// The basis is taken by eight columns, whose amplitudes a thread keeps for its column of x.
-template <class T>
-struct ProjectSequencesKernel {
-  static constexpr int chunk = 8;
-  DeviceTokens tokens;
-  MatrixView<const T> basis;
-  MatrixView<const T> x;
-  MatrixView<T> y;
-
-  __device__ void operator()() const {
-    const int s = block_x();
-    const int begin = tokens.begin(s);
-    const int end = tokens.end(s);
-    for (Index c = thread_x(); c < x.cols(); c += threads_x()) {
-      for (Index first = 0; first < basis.cols(); first += chunk) {
-        T amplitudes[chunk] = {};
-        for (int t = begin; t < end; ++t) {
-          const T value = x(t, c);
-          ELCREC_UNROLL()
-          for (int r = 0; r < chunk; ++r) {
-            amplitudes[r] += factor(t, first + r) * value;
-          }
-        }
-        for (int t = begin; t < end; ++t) {
-          T sum = first == 0 ? T(0) : y(t, c);
-          ELCREC_UNROLL()
-          for (int r = 0; r < chunk; ++r) {
-            sum += factor(t, first + r) * amplitudes[r];
-          }
-          y(t, c) = sum;
-        }
-      }
-    }
-  }
-
- private:
-  [[nodiscard]] __device__ T factor(int t, Index column) const {
-    return column < basis.cols() ? basis(tokens.positions[t], column) : T(0);
-  }
-};
-
-template <class T>
-void project_sequences(const Stream& stream, const TokenView& tokens, MatrixView<const T> basis, MatrixView<const T> x,
-                       MatrixView<T> y) {
-  launch_sequences(stream, tokens, x.cols(), ProjectSequencesKernel<T>{DeviceTokens(tokens), basis, x, y});
-}
-
 template <class T>
 void mean_pool(const Stream& stream, const TokenView& tokens, MatrixView<const T> x, MatrixView<T> y) {
   launch_sequences(stream, tokens, x.cols(), MeanPoolKernel<T>{DeviceTokens(tokens), x, y});
@@ -229,73 +174,6 @@ inline void expand_ids(const Stream& stream, const TokenView& tokens, std::span<
                        std::span<std::int32_t> out) {
   launch_sequences(stream, tokens, tokens.longest,
                    ExpandIdsKernel{DeviceTokens(tokens), sample_ids.data(), out.data()});
-}
-
-// ---- rows of unit length ------------------------------------------------------------------------------------------
-
-inline constexpr int normalize_warps = 4;
-
-template <class T>
-struct NormalizeRowsKernel {
-  static constexpr int max_threads = normalize_warps * warp_size;
-  MatrixView<const T> x;
-  T* norms;
-  MatrixView<T> y;
-
-  __device__ void operator()() const {
-    const Index r = global_warp();
-    if (r >= x.rows()) {
-      return;
-    }
-    T square = 0;
-    for (Index c = lane(); c < x.cols(); c += warp_size) {
-      square += x(r, c) * x(r, c);
-    }
-    const T norm = larger(std::sqrt(warp_sum(square)), T(1e-12));
-    if (lane() == 0) {
-      norms[r] = norm;
-    }
-    for (Index c = lane(); c < x.cols(); c += warp_size) {
-      y(r, c) = x(r, c) / norm;
-    }
-  }
-};
-
-template <class T>
-struct NormalizeRowsBackwardKernel {
-  static constexpr int max_threads = normalize_warps * warp_size;
-  MatrixView<const T> y;
-  const T* norms;
-  MatrixView<const T> dy;
-  MatrixView<T> dx;
-
-  __device__ void operator()() const {
-    const Index r = global_warp();
-    if (r >= y.rows()) {
-      return;
-    }
-    T along = 0;
-    for (Index c = lane(); c < y.cols(); c += warp_size) {
-      along += y(r, c) * dy(r, c);
-    }
-    along = warp_sum(along);
-    for (Index c = lane(); c < y.cols(); c += warp_size) {
-      dx(r, c) = (dy(r, c) - y(r, c) * along) / norms[r];
-    }
-  }
-};
-
-template <class T>
-void normalize_rows(const Stream& stream, MatrixView<const T> x, MatrixView<T> norms, MatrixView<T> y) {
-  launch(stream, {.x = blocks_for(x.rows(), normalize_warps)}, {.x = normalize_warps * warp_size}, 0,
-         NormalizeRowsKernel<T>{x, norms.data(), y});
-}
-
-template <class T>
-void normalize_rows_backward(const Stream& stream, MatrixView<const T> y, MatrixView<const T> norms,
-                             MatrixView<const T> dy, MatrixView<T> dx) {
-  launch(stream, {.x = blocks_for(y.rows(), normalize_warps)}, {.x = normalize_warps * warp_size}, 0,
-         NormalizeRowsBackwardKernel<T>{y, norms.data(), dy, dx});
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 
 #include "elcrec/backend/cuda/kernels/thread.hpp"
@@ -43,6 +44,13 @@ struct DeviceTokens {
     }
   }
   return begin;
+}
+
+/// f(sequence) in a block of threads for each sequence, with as many threads as pay for `columns`.
+template <class Kernel>
+void launch_sequences(const Stream& stream, const TokenView& tokens, Index columns, const Kernel& kernel) {
+  const Index threads = std::clamp<Index>(blocks_for(columns, warp_size), 1, 8) * warp_size;
+  launch(stream, {.x = tokens.sequences()}, {.x = threads}, 0, kernel);
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -4,15 +4,14 @@
 #include <span>
 #include <type_traits>
 
-#include "elcrec/backend/cuda/kernels/softmax.hpp"
 #include "elcrec/backend/cuda/kernels/tile_product.hpp"
 #include "elcrec/backend/cuda/kernels/tokens.hpp"
 #include "elcrec/backend/cuda/product.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/operations.hpp"
 
-/// InfoNCE between N samples of tokens (T, D): similarities of samples that are sums over common positions, the loss of
-/// their rows, and the gradient with respect to the tokens.
+/// Similarities of N samples of tokens (T, D) that are sums over common positions, and the gradient with respect to the
+/// tokens.
 ///
 /// Of a dense index, gram and gram_backward are products (N, P D) · (P D, N) and (N, N) · (N, P D), left to cuBLAS. Of
 /// a ragged one, a block takes a tile of 64 x 64 samples through all positions: the tokens at a position that belong to
@@ -21,8 +20,7 @@
 /// position p: 2 D Σ m_p² operations, half of it where samples are compared with themselves, and each token is read N /
 /// 64 times from L2. gram_backward: 64 tokens of a position times 64 columns a block, 2 D Σ m_p² operations.
 ///
-/// info_nce, a block a row of N: reads it twice and writes it, 12 N bytes (float), 2 N exponentials. add_transposed
-/// reads 8 and writes 4 bytes an element.
+/// add_transposed reads 8 and writes 4 bytes (float) an element.
 namespace elcrec::inline ELCREC_TARGET::cuda {
 
 template <class T>
@@ -211,49 +209,6 @@ void gram_backward(const Stream& stream, const GramIndex& index, MatrixView<cons
   } else {
     run(std::false_type());
   }
-}
-
-template <class T>
-struct InfoNceKernel {
-  static constexpr int max_threads = 256;
-  const std::int32_t* labels;  // (N/2) or null
-  T temperature;
-  T weight;
-  int i0;
-  MatrixView<T> s;
-  T* loss;
-
-  __device__ void operator()() const {
-    const int n = static_cast<int>(s.cols());
-    const int half = n / 2;
-    const int i = i0 + block_x();
-    const int positive = (i + half) % n;
-    T* const z = s.row(i);
-    const auto competes = [&](int j) {
-      return j != i && (labels == nullptr || j == positive || labels[i % half] != labels[j % half]);
-    };
-    const T at_positive = z[positive] / temperature;
-    const auto total = block_exponential_sum<T>(n, [&](Index at) {
-      const int j = static_cast<int>(at);
-      return competes(j) ? z[j] / temperature : -infinity<T>;
-    });
-    const T factor = weight / (temperature * total.sum);
-    for (int j = thread_x(); j < n; j += threads_x()) {
-      const T share = competes(j) ? factor * std::exp(z[j] / temperature - total.largest) : T(0);
-      z[j] = share - (j == positive ? weight / temperature : T(0));
-    }
-    if (thread_x() == 0) {
-      loss[i] = total.logarithm() - at_positive;
-    }
-  }
-};
-
-template <class T>
-void info_nce_rows(const Stream& stream, std::span<const std::int32_t> labels, T temperature, T weight, Index i0,
-                   Index i1, MatrixView<T> s, MatrixView<T> loss) {
-  using Kernel = InfoNceKernel<T>;
-  launch(stream, {.x = i1 - i0}, {.x = Kernel::max_threads}, 0,
-         Kernel{labels.empty() ? nullptr : labels.data(), temperature, weight, static_cast<int>(i0), s, loss.data()});
 }
 
 /// A tile of 32 x 32 through shared memory, so that both s and its transpose are read along rows.
