@@ -21,6 +21,8 @@ class DeviceBuffer {
   static_assert(std::is_trivially_copyable_v<T>);
 
  public:
+  static constexpr bool in_host_memory = false;
+
   DeviceBuffer() = default;
   /// n elements, not initialised, used on `stream` of the context.
   DeviceBuffer(std::shared_ptr<const cuda::Context> context, cudaStream_t stream, Index n)
