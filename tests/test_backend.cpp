@@ -793,8 +793,10 @@ TEST_CASE_TEMPLATE("selected rows", B, EVERY_BACKEND) {
   for (const auto& batch : batches()) {
     auto samples = suite.ids(batch.sequences(), 9);
     auto rows = suite.ids(batch.tokens(), 1);
-    suite.run([&](auto& lane, auto on) { expand_ids(lane, suite.tokens(batch, on), samples(on), rows(on)); });
-    rows.check();
+    for (const Index each : {Index{1}, batch.max_length()}) {
+      suite.run([&](auto& lane, auto on) { expand_ids(lane, suite.tokens(batch, on), samples(on), each, rows(on)); });
+      rows.check();
+    }
   }
 }
 
@@ -873,7 +875,7 @@ TEST_CASE_TEMPLATE("pairwise next-item loss", B, EVERY_BACKEND) {
     }
     const Index t = batch.tokens();
     for (const Index d : {1, 8, 64}) {
-      for (const auto kind : {el::PairwiseLoss::bce, el::PairwiseLoss::bpr}) {
+      for (const auto kind : {el::PairwiseLoss::bce, el::PairwiseLoss::bpr, el::PairwiseLoss::bpr_capped}) {
         for (const double deviation : {0.1, 6.0}) {  // scores up to some hundreds: neither overflow nor log 0
           auto x = suite.matrix(t, d, deviation);
           auto table = suite.matrix(21, d, deviation);

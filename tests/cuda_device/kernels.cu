@@ -37,7 +37,7 @@ using Out = Lane::Out;
   last_pool_backward(lane, tokens, x, y);
   concat_pool(lane, tokens, x, y);
   concat_pool_backward(lane, tokens, x, y);
-  expand_ids(lane, tokens, ids, out);
+  expand_ids(lane, tokens, ids, tokens.max_length, out);
   project_sequences(lane, tokens, x, x, y);
   normalize_rows(lane, x, y, y);
   normalize_rows_backward(lane, x, x, x, y);

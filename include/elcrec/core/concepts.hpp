@@ -125,8 +125,8 @@ concept Pooling = LastPooling<L> && requires(L& lane, const TokenView& tokens, I
 };
 
 template <class L>
-concept ExpandIds = requires(L& lane, const TokenView& tokens, Ids ids, std::span<std::int32_t> out) {
-  expand_ids(lane, tokens, ids, out);
+concept ExpandIds = requires(L& lane, const TokenView& tokens, Ids ids, Index n, std::span<std::int32_t> out) {
+  expand_ids(lane, tokens, ids, n, out);
 };
 
 template <class L>

@@ -19,9 +19,13 @@ enum class AttentionMask { causal, bidirectional };
 
 /// Next-item losses that compare a target with one sampled negative.
 enum class PairwiseLoss {
-  bce,  ///< -log s(x·e_pos) - log(1 - s(x·e_neg)), with s the logistic function
-  bpr   ///< -log s(x·e_pos - x·e_neg)
+  bce,        ///< -log s(x·e_pos) - log(1 - s(x·e_neg)), with s the logistic function
+  bpr,        ///< -log s(x·e_pos - x·e_neg)
+  bpr_capped  ///< -log(1e-10 + s(x·e_pos - x·e_neg)), RecBole's: no pair costs more than 23, or teaches beyond it
 };
+
+/// What RecBole adds to the probability of PairwiseLoss::bpr_capped.
+inline constexpr double bpr_cap = 1e-10;
 
 /// One step of Adam (Kingma & Ba, ICLR 2015) with the bias corrections of step t already taken:
 /// p = keep * p - rate / (1 - b1^t) * m / (sqrt(v / (1 - b2^t)) + epsilon).

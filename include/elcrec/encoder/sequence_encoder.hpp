@@ -3,19 +3,26 @@
 #include <concepts>
 #include <string>
 #include <type_traits>
+#include <utility>
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/token_view.hpp"
 #include "elcrec/nn/parameter.hpp"
+#include "elcrec/nn/part.hpp"
 #include "elcrec/nn/pass.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
+
+/// What an encoder adds its gradient to in a slice of a batch: an encoder of the same type, or what its own `Gradient`
+/// (nn/part.hpp) has for it, as TableGradient::Slice.
+template <class E>
+using EncoderGradient = std::remove_reference_t<decltype(std::declval<typename GradientOf<E>::Type&>().of(Index()))>;
 
 /// Turns the items of every sequence into one vector per token.
 ///
 /// - forward(pass, tokens, table, cache, y): y (T, D) from the item table (V, D); what the backward pass needs goes to
 ///   pass.memory and the cache, which is trivially destructible.
-/// - backward(pass, tokens, cache, dy, gradient, dembedded): adds to `gradient`, an encoder of the same type, and
+/// - backward(pass, tokens, cache, dy, gradient, dembedded): adds to `gradient`, an EncoderGradient, and
 /// writes
 ///   the gradient of the item rows that were looked up, (T, D) by token. dy (T, D) may be overwritten.
 /// - both are const: any number of threads may run them, each with a Pass of its own.
@@ -26,10 +33,10 @@ namespace elcrec::inline ELCREC_TARGET {
 ///   so is not trained on targets that are later tokens (see is_causal).
 /// - hidden(), max_length(), and visit_parameters as in nn/parameter.hpp.
 template <class E>
-concept SequenceEncoder = Backend<typename E::Backend> && std::copy_constructible<E> &&
+concept SequenceEncoder = Backend<typename E::Backend> && Part<E> &&
     std::is_trivially_destructible_v<typename E::Cache> &&
-    requires(const E& encoder, E& gradient, const Pass<typename E::Backend>& pass, const TokenView& tokens,
-             typename E::Cache& cache, MatrixView<const typename E::Backend::Scalar> in,
+    requires(const E& encoder, EncoderGradient<E>& gradient, const Pass<typename E::Backend>& pass,
+             const TokenView& tokens, typename E::Cache& cache, MatrixView<const typename E::Backend::Scalar> in,
              MatrixView<typename E::Backend::Scalar> out) {
   { encoder.hidden() } -> std::convertible_to<Index>;
   { encoder.max_length() } -> std::convertible_to<Index>;

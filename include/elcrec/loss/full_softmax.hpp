@@ -38,8 +38,9 @@ struct SoftmaxBlocks {
 
 /// What the labels of a full softmax hold besides the target: shares of 0 or more, together less than 1.
 struct SoftmaxLabels {
-  double smoothing = 0;  ///< s: share that is spread over all items
-  double agreement = 0;  ///< a: share of what the sequence's other encoding predicts; needs a second view
+  double smoothing = 0;           ///< s: share that is spread over all items
+  double agreement = 0;           ///< a: share of what the sequence's other encoding predicts; needs a second view
+  bool padding_competes = false;  ///< whether id 0 is among the candidates, as in RecBole
 };
 
 /// Cross entropy over all items at every target of an encoding, averaged and added to *loss; `weight` times its
@@ -73,8 +74,9 @@ void full_softmax(Step& step, std::span<Encoding<typename Step::Scalar>* const> 
   using Blocks = detail::SoftmaxBlocks<Step::Backend::spreads_operations>;
   const Index side_count = ssize(sides);
   const In all_items = step.scored_items();
-  const auto table = all_items.slice_rows(1, step.model().item_count() + 1);  // without padding and mask id
-  const auto dtable = step.scored_items_gradient().all().slice_rows(1, table.rows() + 1);
+  const Index candidate = labels.padding_competes ? 0 : 1;  // the first; the mask id is none
+  const auto table = all_items.slice_rows(candidate, step.model().item_count() + 1);
+  const auto dtable = step.scored_items_gradient().all().slice_rows(candidate, candidate + table.rows());
   const Index d = table.cols();
   const Index n = ssize(sides[0]->tokens.template column<TargetTokens>());
   const double mean = 1.0 / static_cast<double>(side_count * std::max<Index>(1, sides[0]->targets));

@@ -57,6 +57,7 @@ struct NextItemBy {
   static constexpr bool sums_over_samples = true;
 
   double weight = 1.0;
+  SoftmaxLabels labels{};  ///< of the softmax, without agreement
 
   [[nodiscard]] static bool reads_negatives() { return Loss != NextItemLoss::softmax; }
 
@@ -64,7 +65,7 @@ struct NextItemBy {
     auto& encoding = step.template encoding<V>();
     if constexpr (Loss == NextItemLoss::softmax) {
       const std::array sides = {&encoding};
-      full_softmax<std::remove_reference_t<decltype(step)>>(step, sides, weight, {}, step.loss(*this));
+      full_softmax<std::remove_reference_t<decltype(step)>>(step, sides, weight, labels, step.loss(*this));
     } else {
       pairwise_loss(step, encoding, Loss == NextItemLoss::bce ? PairwiseLoss::bce : PairwiseLoss::bpr, weight,
                     step.loss(*this));

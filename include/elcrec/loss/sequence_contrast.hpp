@@ -99,7 +99,7 @@ struct SequenceContrast {
     const auto sample_ids = lane.workspace().template array<std::int32_t>(tokens.sequences());
     concat_pool(lane, tokens, y, flat);
     clusters.nearest(lane, flat, sample_ids);
-    expand_ids(lane, tokens, sample_ids, ids);
+    expand_ids(lane, tokens, sample_ids, tokens.max_length, ids);
   }
 };
 

@@ -67,13 +67,28 @@ class TableGradient {
   TableGradient(const B& backend, const EmbeddingTable<B>& table)
       : TableGradient(backend, table.name(), table.rows(), table.cols(), table.untrained()) {}
   TableGradient(const B& backend, std::string name, Index rows, Index cols, std::int32_t untrained)
-      : name_(std::move(name)), values_(backend, rows, cols), scatter_(backend, rows, untrained) {}
+      : name_(std::move(name)),
+        values_(backend, rows, cols),
+        scatter_(backend, rows, untrained),
+        slices_(static_cast<std::size_t>(backend.slices())) {}
 
   TableGradient(TableGradient&&) noexcept = default;
   TableGradient& operator=(TableGradient&&) = delete;
 
   /// Adds rows at the next flush or sum, until when they must live. Not for several threads at once.
   void add(const RowContribution<T>& rows) { rows_.push_back(rows); }
+  /// Where slice s adds rows: for an encoder whose table this is, from one thread for each slice.
+  class Slice {
+   public:
+    /// As above. The rows live in memory that the encoder was given for them (Pass::memory, dy).
+    void add(const RowContribution<T>& rows) { rows_.push_back(rows); }
+
+   private:
+    friend TableGradient;
+    std::vector<RowContribution<T>> rows_;
+  };
+  [[nodiscard]] Slice& of(Index s) { return slices_[static_cast<std::size_t>(s)]; }
+
   /// The gradient of all rows, for what touches every one.
   [[nodiscard]] MatrixView<T> all() {
     all_touched_ = true;
@@ -92,6 +107,10 @@ class TableGradient {
   }
   [[nodiscard]] std::span<const MatrixView<T>> cleared_by(Index) const { return {}; }
   void flush(const B& backend) {
+    for (Slice& slice : slices_) {
+      rows_.insert(rows_.end(), slice.rows_.begin(), slice.rows_.end());
+      slice.rows_.clear();
+    }
     if (!rows_.empty()) {
       scatter_(backend, rows_, values_.view());
       rows_.clear();
@@ -110,6 +129,7 @@ class TableGradient {
   Matrix<B> values_;  // (R, D)
   typename B::RowScatter scatter_;
   std::vector<RowContribution<T>> rows_;
+  std::vector<Slice> slices_;
   bool all_touched_ = false;
 };
 

@@ -151,9 +151,9 @@ void nearest_rows(CudaLane<T>& lane, Input<T> x, Input<T> centers, std::span<std
 }
 
 template <class T>
-void expand_ids(CudaLane<T>& lane, const TokenView& tokens, std::span<const std::int32_t> sample_ids,
+void expand_ids(CudaLane<T>& lane, const TokenView& tokens, std::span<const std::int32_t> sample_ids, Index rows_each,
                 std::span<std::int32_t> out) {
-  cuda::expand_ids(lane.stream(), tokens, sample_ids, out);
+  cuda::expand_ids(lane.stream(), tokens, sample_ids, rows_each, out);
 }
 
 template <class T>

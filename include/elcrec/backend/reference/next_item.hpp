@@ -43,6 +43,11 @@ void pairwise_next_item(ReferenceLane<T>&, PairwiseLoss kind, std::span<const It
       loss(0, t) = reference::softplus(-score_pos) + reference::softplus(score_neg);
       positive(0, t) = -weight * reference::logistic(-score_pos);
       negative(0, t) = weight * reference::logistic(score_neg);
+    } else if (kind == PairwiseLoss::bpr_capped) {
+      const T p = reference::logistic(score_pos - score_neg);
+      loss(0, t) = -std::log(static_cast<T>(bpr_cap) + p);
+      positive(0, t) = -weight * p * reference::logistic(score_neg - score_pos) / (static_cast<T>(bpr_cap) + p);
+      negative(0, t) = -positive(0, t);
     } else {
       loss(0, t) = reference::softplus(score_neg - score_pos);
       positive(0, t) = -weight * reference::logistic(score_neg - score_pos);

@@ -20,7 +20,7 @@ inline constexpr int pairwise_warps = 4;
 template <class T>
 struct PairwiseNextItemKernel {
   static constexpr int max_threads = pairwise_warps * warp_size;
-  bool bpr;
+  PairwiseLoss kind;
   const ItemId* targets;
   const ItemId* negatives;
   MatrixView<const T> x;
@@ -50,7 +50,12 @@ struct PairwiseNextItemKernel {
       }
       score_pos = warp_sum(score_pos);
       score_neg = warp_sum(score_neg);
-      if (bpr) {
+      if (kind == PairwiseLoss::bpr_capped) {
+        const T p = detail::logistic(score_pos - score_neg);
+        row_loss = -std::log(static_cast<T>(bpr_cap) + p);
+        dpositive = -weight * p * detail::logistic(score_neg - score_pos) / (static_cast<T>(bpr_cap) + p);
+        dnegative = -dpositive;
+      } else if (kind == PairwiseLoss::bpr) {
         row_loss = softplus(score_neg - score_pos);
         dpositive = -weight * detail::logistic(score_neg - score_pos);
         dnegative = -dpositive;
@@ -78,8 +83,8 @@ void pairwise_next_item(const Stream& stream, PairwiseLoss kind, std::span<const
                         std::span<const ItemId> negatives, MatrixView<const T> x, MatrixView<const T> table, T weight,
                         MatrixView<T> loss, MatrixView<T> positive, MatrixView<T> negative, MatrixView<T> dx) {
   launch(stream, {.x = blocks_for(x.rows(), pairwise_warps)}, {.x = pairwise_warps * warp_size}, 0,
-         PairwiseNextItemKernel<T>{kind == PairwiseLoss::bpr, targets.data(), negatives.data(), x, table, weight,
-                                   loss.data(), positive.data(), negative.data(), dx});
+         PairwiseNextItemKernel<T>{kind, targets.data(), negatives.data(), x, table, weight, loss.data(),
+                                   positive.data(), negative.data(), dx});
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET::cuda

@@ -159,21 +159,22 @@ void concat_pool_backward(const Stream& stream, const TokenView& tokens, MatrixV
 struct ExpandIdsKernel {
   DeviceTokens tokens;
   const std::int32_t* sample_ids;
+  Index rows_each;
   std::int32_t* out;
 
   __device__ void operator()() const {
     const int s = block_x();
-    const auto first = static_cast<std::int32_t>(sample_ids[s] * tokens.max_length);
+    const auto first = static_cast<std::int32_t>(sample_ids[s] * rows_each);
     for (int t = tokens.begin(s) + thread_x(); t < tokens.end(s); t += threads_x()) {
-      out[t] = first + tokens.positions[t];
+      out[t] = first + (rows_each == 1 ? 0 : tokens.positions[t]);
     }
   }
 };
 
 inline void expand_ids(const Stream& stream, const TokenView& tokens, std::span<const std::int32_t> sample_ids,
-                       std::span<std::int32_t> out) {
+                       Index rows_each, std::span<std::int32_t> out) {
   launch_sequences(stream, tokens, tokens.longest,
-                   ExpandIdsKernel{DeviceTokens(tokens), sample_ids.data(), out.data()});
+                   ExpandIdsKernel{DeviceTokens(tokens), sample_ids.data(), rows_each, out.data()});
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET::cuda
