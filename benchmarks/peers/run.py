@@ -309,12 +309,12 @@ def check(ours: Ours) -> str:
     return "\n".join(lines)
 
 
-def run(comparison: Comparison, ours: Ours) -> tuple[list[Result], dict[str, list[Figures]]]:
+def run(comparison: Comparison, ours: Ours, rounds: int | None) -> tuple[list[Result], dict[str, list[Figures]]]:
     """Every figure of every round, and the rows that they give."""
     known = comparison.sources | {row.benchmark: functools.partial(ours, row.benchmark) for row in comparison.rows}
     # In the rows' order, so that what is compared is measured one after the other.
     in_turn = dict.fromkeys(name for row in comparison.rows for name in (*row.theirs, row.benchmark))
-    figures, missing = gather({name: known[name] for name in in_turn}, comparison.rounds)
+    figures, missing = gather({name: known[name] for name in in_turn}, rounds or comparison.rounds)
 
     def of(source: str, figure: str) -> list[float]:
         if source in missing:
@@ -373,6 +373,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--build", type=Path, default=Path("build"))
     parser.add_argument("--data", type=Path, help="Beauty.txt; without it synthetic histories of its size")
+    parser.add_argument("--rounds", type=int, help=f"of each comparison, instead of {ROUNDS} or {ROUNDS_OF_CALLS}")
     parser.add_argument("--only", nargs="+", choices=["training", "serving", "million", "evaluation", "claims"])
     options = parser.parse_args()
     folder = options.build.resolve() / "peers"
@@ -389,7 +390,7 @@ def main() -> None:
     figures = {}
     for name in options.only or everything:
         if name in everything:
-            found, figures[name] = run(everything[name], ours)
+            found, figures[name] = run(everything[name], ours, options.rounds)
             results += found
             loads.append(os.getloadavg()[0])
     if results:
