@@ -80,7 +80,7 @@ def main() -> None:
         for batch in batches:
             ranks(scorer, batch)
         seconds.append(time.perf_counter() - start)
-    beauty_s = statistics.median(seconds[1:]) * USERS / len(histories)
+    beauty_s = statistics.mean(seconds[1:]) * USERS / len(histories)
     print(json.dumps({"version": torch.__version__, "beauty_s": beauty_s}))
 
 

@@ -65,11 +65,11 @@ def microseconds(call: Callable[[np.ndarray], object], histories: np.ndarray, ba
 def measure(model: Path, histories: np.ndarray) -> dict[str, float]:
     """The better of both ways to call."""
     ways = (plain_call, bound_call)
-    one_user = [microseconds(way(model, 1, 1), histories, 1, 300, 3000) for way in ways]
+    one_user = [microseconds(way(model, 1, 1), histories, 1, 300, 10000) for way in ways]
     best = min(one_user, key=np.median)
     found = {"median_us": float(np.median(best)), "p99_us": float(np.quantile(best, 0.99))}
     for threads in (1, 2):
-        batches = [microseconds(way(model, threads, BATCH), histories, BATCH, 3, 15) for way in ways]
+        batches = [microseconds(way(model, threads, BATCH), histories, BATCH, 3, 80) for way in ways]
         found[f"users_per_s_{threads}"] = BATCH * 1e6 / min(float(np.median(taken)) for taken in batches)
     return found
 
