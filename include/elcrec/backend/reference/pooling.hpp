@@ -79,14 +79,14 @@ void concat_pool_backward(ReferenceLane<T>& lane, const TokenView& tokens, Input
   });
 }
 
-/// out_t = sample_ids_s · r + position_t, or sample_ids_s where r = 1: the rows of tokens in a table that has r rows for
-/// each id, one or, with r = L, one for each position
+/// out_t = sample_ids_s · r + position_t, or sample_ids_s where r = 1: the rows of tokens in a table that has r rows
+/// for each id, one or, with r = L, one for each position
 template <class T>
 void expand_ids(ReferenceLane<T>&, const TokenView& tokens, std::span<const std::int32_t> sample_ids, Index r,
                 std::span<std::int32_t> out) {
   reference::for_each_token(tokens, [&](Index s, Index t) {
-    out[static_cast<std::size_t>(t)] = static_cast<std::int32_t>(sample_ids[static_cast<std::size_t>(s)] * r +
-                                                                 (r == 1 ? 0 : tokens.position(t)));
+    out[static_cast<std::size_t>(t)] =
+        static_cast<std::int32_t>(sample_ids[static_cast<std::size_t>(s)] * r + (r == 1 ? 0 : tokens.position(t)));
   });
 }
 
