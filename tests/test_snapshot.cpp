@@ -129,6 +129,20 @@ struct ScaledEncoder {
   double scale;
 };
 
+/// What ScaledEncoder makes of the items, and 9 more in the column that is the user's.
+struct UserEncoder : ScaledEncoder<el::Cpu, false> {
+  using ScaledEncoder::ScaledEncoder;
+  void forward(const el::Pass<el::Cpu>& pass, const el::TokenView& tokens, In table, Cache& cache, Out y) const {
+    ScaledEncoder::forward(pass, tokens, table, cache, y);
+    const auto users = tokens.column<el::Users>();
+    for (std::size_t s = 0; s < users.size(); ++s) {
+      for (Index t = tokens.offsets[s]; t < tokens.offsets[s + 1]; ++t) {
+        y(t, users[s] % 8) += 9;
+      }
+    }
+  }
+};
+
 template <class B>
 using Biased = el::SequentialModel<ScaledEncoder<B, true>, el::DotBiasHead<B>, el::NextItemSoftmax>;
 
@@ -304,6 +318,38 @@ TEST_CASE("ids that the vocabulary lacks are refused or ignored, as the caller s
   CHECK(error_of([&] { snapshot.recommend_batch(histories, 8, batch, ignore); }) ==
         "history: found no items, expected at least one");
   snapshot.recommend_batch({}, 8, batch, refuse);
+}
+
+TEST_CASE("a snapshot tells its model whose history it is") {
+  const el::Cpu cpu({.threads = 2});
+  using ByUser = el::SequentialModel<UserEncoder, el::NextItemBce>;
+  const el::Snapshot snapshot(ByUser(cpu, {40, 1, 1.0}, {cpu, 1.5}), sevens(40));
+  decltype(snapshot)::Scratch scratch;
+  decltype(snapshot)::BatchScratch batch;
+  el::Recommender<ByUser>::Scratch row_scratch;
+  const Names history{1021, 1007, 1070};
+  const std::vector<el::ItemId> rows{3, 1, 10};
+  const Names strange{5};
+  const std::vector<std::span<const std::int64_t>> histories{history, strange, history, history};
+  const std::vector<el::UserId> users{3, 4, 0, 5};
+  snapshot.recommend_batch(histories, 6, batch, el::UnknownItems::ignore, false, users);
+  CHECK(batch.of(1).empty());
+  Names best;
+  for (const std::size_t u : {0, 2, 3}) {
+    const auto expected = snapshot.recommender().recommend(rows, 6, row_scratch, false, users[u]);
+    const auto found = snapshot.recommend(history, 6, scratch, el::UnknownItems::refuse, false, users[u]);
+    REQUIRE(found.size() == 6);
+    REQUIRE(batch.of(static_cast<Index>(u)).size() == 6);
+    for (std::size_t i = 0; i < 6; ++i) {
+      CHECK(found[i].name == snapshot.items().name(expected[i].item));
+      CHECK(batch.of(static_cast<Index>(u))[i].name == found[i].name);
+    }
+    best.push_back(found.front().name);
+  }
+  CHECK((best[0] != best[1] || best[1] != best[2]));
+  CHECK(error_of([&] {
+          snapshot.recommend_batch(histories, 6, batch, el::UnknownItems::ignore, false, std::span(users).first(3));
+        }) == "recommend: found 3 users for 4 histories, expected as many or none");
 }
 
 TEST_CASE("what cannot serve makes no snapshot") {
@@ -575,6 +621,7 @@ TEST_CASE("100 snapshots published under 8 readers: each is served, whole, and f
             wrong += batch.of(0).size() == 5 && batch.of(0)[0].name == answer[0].name ? 0 : 1;
           }
           ++served[static_cast<std::size_t>(v)];
+          std::this_thread::sleep_for(std::chrono::microseconds(100));  // the publisher has a processor now and then
         }
       });
     }

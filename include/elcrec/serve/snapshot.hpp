@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/data/columns.hpp"
 #include "elcrec/data/item_map.hpp"
 #include "elcrec/io/loaded_model.hpp"
 #include "elcrec/serve/recommender.hpp"
@@ -75,6 +76,7 @@ class Snapshot {
     std::vector<ItemId> known;                       // rows of all histories' items
     std::vector<Index> ends;                         // of each history in `known`, after a 0
     std::vector<std::span<const ItemId>> histories;  // those that are ranked for
+    std::vector<UserId> users;                       // theirs, where they are given
     std::vector<NamedRecommendation> result;
     std::vector<Index> offsets;  // of each history's answer in `result`
   };
@@ -97,13 +99,14 @@ class Snapshot {
 
   /// The k best items after `history` (oldest first), best first, items of the history left out unless `repeat` is set.
   /// Valid until the scratch is used again. Fewer than k when the catalogue runs out; none when all of the history is
-  /// unknown and ignored. Throws ArgumentError for an empty history, k < 1 and unknown items that are refused.
+  /// unknown and ignored. `user` is for models that look at users, a row of theirs (see Recommender). Throws
+  /// ArgumentError for an empty history, k < 1 and unknown items that are refused.
   std::span<const NamedRecommendation> recommend(std::span<const std::int64_t> history, Index k, Scratch& scratch,
-                                                 UnknownItems unknown, bool repeat = false) const {
+                                                 UnknownItems unknown, bool repeat = false, UserId user = 0) const {
     find(history, unknown, scratch);
     scratch.result.clear();
     if (answers(history, ssize(scratch.known))) {
-      for (const auto& [item, score] : recommender_.recommend(scratch.known, k, scratch.rows, repeat)) {
+      for (const auto& [item, score] : recommender_.recommend(scratch.known, k, scratch.rows, repeat, user)) {
         scratch.result.push_back({items_.name(item), score});
       }
     }
@@ -111,9 +114,11 @@ class Snapshot {
   }
 
   /// The same for many histories at once, as Recommender::recommend_batch: scratch.of(u) is the answer for
-  /// histories[u].
+  /// histories[u], of user_rows[u] where these are given.
   void recommend_batch(std::span<const std::span<const std::int64_t>> histories, Index k, BatchScratch& scratch,
-                       UnknownItems unknown, bool repeat = false) const {
+                       UnknownItems unknown, bool repeat = false, std::span<const UserId> user_rows = {}) const {
+    require(user_rows.empty() || user_rows.size() == histories.size(), "recommend: found ", user_rows.size(),
+            " users for ", histories.size(), " histories, expected as many or none");
     scratch.known.clear();
     scratch.ends.assign(1, 0);
     for (const auto history : histories) {
@@ -124,12 +129,16 @@ class Snapshot {
       return slice(std::span<const ItemId>(scratch.known), scratch.ends[u], scratch.ends[u + 1]);
     };
     scratch.histories.clear();
+    scratch.users.clear();
     for (std::size_t u = 0; u < histories.size(); ++u) {
       if (answers(histories[u], ssize(rows_of(u)))) {
         scratch.histories.push_back(rows_of(u));
+        if (!user_rows.empty()) {
+          scratch.users.push_back(user_rows[u]);
+        }
       }
     }
-    recommender_.recommend_batch(scratch.histories, k, scratch.rows, repeat);
+    recommender_.recommend_batch(scratch.histories, k, scratch.rows, repeat, scratch.users);
     scratch.result.clear();
     scratch.offsets.assign(1, 0);
     Index ranked = 0;
