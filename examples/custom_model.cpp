@@ -1,10 +1,12 @@
 // Another model from the library's parts and three of one's own: an encoder, an augmentation and an objective, trained
-// by the unchanged Trainer on any backend. Returns 1 if a gradient of the encoder is wrong or the model is not twice as
-// good as popularity.
+// by the unchanged Trainer on any backend, saved and loaded. Returns 1 if a gradient of the encoder is wrong, the model
+// is not twice as good as popularity, or the loaded one is another.
 #include <algorithm>
 #include <cmath>
+#include <filesystem>
 #include <iostream>
 #include <span>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -13,6 +15,16 @@
 
 namespace el = elcrec;
 
+struct RunningMeanOptions {
+  el::Index max_length = 50;
+  el::Index hidden = 64;
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("max_length", self.max_length);
+    visitor("hidden", self.hidden);
+  }
+};
+
 /// An item and the mean of all up to it, joined by a small network:
 /// e_t = E[item_t] + P[position_t],  m_t = mean_{s ≤ t} e_s,
 /// c_t = W_j [e_t; m_t] + b_j,  y_t = e_t + W_o gelu(c_t) + b_o.
@@ -20,6 +32,8 @@ namespace el = elcrec;
 template <el::Backend B>
 class RunningMeanEncoder {
  public:
+  static constexpr std::string_view name = "running_mean";
+  using Options = RunningMeanOptions;
   using Backend = B;
   using T = typename B::Scalar;
   using In = el::MatrixView<const T>;
@@ -33,8 +47,10 @@ class RunningMeanEncoder {
     Out activated;      // (T, D)
   };
 
-  RunningMeanEncoder(const B& backend, el::Index max_length, el::Index hidden, std::uint64_t seed)
-      : positions_(backend, max_length, hidden), join_(backend, 2 * hidden, hidden), out_(backend, hidden, hidden) {
+  RunningMeanEncoder(const B& backend, const Options& o, std::uint64_t seed = 0)
+      : positions_(backend, o.max_length, o.hidden),
+        join_(backend, 2 * o.hidden, o.hidden),
+        out_(backend, o.hidden, o.hidden) {
     std::uint32_t which = 1;  // 0 draws the item table
     for (auto& p : el::parameters(*this)) {
       if (p.rank == 2) {
@@ -44,6 +60,7 @@ class RunningMeanEncoder {
     el::initialise_constant(backend, 0, positions_.view());
   }
 
+  [[nodiscard]] Options options() const { return {max_length(), hidden()}; }
   [[nodiscard]] el::Index hidden() const { return positions_.cols(); }
   [[nodiscard]] el::Index max_length() const { return positions_.rows(); }
   [[nodiscard]] bool causal() const { return true; }
@@ -94,6 +111,12 @@ class RunningMeanEncoder {
     el::Linear<B>::visit_parameters(self.join_, el::scoped("join.", visitor));
     el::Linear<B>::visit_parameters(self.out_, el::scoped("out.", visitor));
   }
+  /// What a file must hold for these options.
+  static void visit_shapes(const Options& o, auto&& visitor) {
+    visitor("positions", std::vector<el::Index>{o.max_length, o.hidden});
+    el::Linear<B>::visit_shapes(el::checked_product("join", 2, o.hidden), o.hidden, el::scoped("join.", visitor));
+    el::Linear<B>::visit_shapes(o.hidden, o.hidden, el::scoped("out.", visitor));
+  }
 
  private:
   el::Matrix<B> positions_;  // (L, D)
@@ -103,6 +126,8 @@ class RunningMeanEncoder {
 
 /// A view without the first half of the history: what a user did lately.
 struct Recent {
+  static constexpr std::string_view name = "recent";
+
   void operator()(std::span<const el::ItemId> history, el::RandomEngine&, std::vector<el::ItemId>& view) const {
     const auto recent = history.subspan(history.size() / 2);
     view.assign(recent.begin(), recent.end());
@@ -116,6 +141,8 @@ struct Agreement {
   using Views = el::TypeList<::Views>;
   static constexpr std::string_view name = "agreement";
   double weight = 1.0;
+
+  static void visit_options(auto& self, auto&& visitor) { visitor("weight", self.weight); }
 
   void evaluate(auto& step) const {
     using T = typename std::remove_cvref_t<decltype(step)>::Scalar;
@@ -143,7 +170,7 @@ using CustomModel = el::SequentialModel<RunningMeanEncoder<B>, el::NextItemSoftm
 /// The library checks a part of one's own by central differences, in double.
 el::GradientCheck check_encoder() {
   const el::Reference backend;
-  const RunningMeanEncoder<el::Reference> encoder(backend, 6, 4, 7);
+  const RunningMeanEncoder<el::Reference> encoder(backend, {.max_length = 6, .hidden = 4}, 7);
   el::Matrix<el::Reference> table(backend, 10, 4);
   el::initialise_normal(backend, 8, 0, 1.0, table.view());
   el::TokenBatch batch;
@@ -159,7 +186,8 @@ int main() {
   std::cout << gradients << '\n';
   const auto split = el::leave_one_out(el::make_synthetic({.users = 1000, .items = 400}).data);
   const el::Cpu backend;
-  CustomModel<el::Cpu> model(backend, split.item_count(), RunningMeanEncoder<el::Cpu>(backend, 30, 32, 1));
+  const RunningMeanEncoder<el::Cpu> encoder(backend, {.max_length = 30, .hidden = 32}, 1);
+  CustomModel<el::Cpu> model(backend, split.item_count(), encoder);
   model.objective<Agreement>().weight = 0.1;
   el::Trainer trainer(model, el::Adam{.learning_rate = 3e-3}, {.epochs = 12, .batch_size = 64, .patience = 3});
   trainer.fit(split, el::console_progress());
@@ -167,5 +195,13 @@ int main() {
   const auto own = el::evaluate(model, split, el::Split::test);
   const auto popularity = el::evaluate_popularity(split, el::Split::test);
   std::cout << "own model  " << own << "\npopularity " << popularity << '\n';
-  return gradients.error < 1e-6 && own.ndcg(10) > 2 * popularity.ndcg(10) ? 0 : 1;
+
+  const auto path = std::filesystem::temp_directory_path() / "elcrec_custom_model.safetensors";
+  el::save_model(path, model, split.dataset().item_map());
+  const auto loaded = el::load_model<CustomModel<el::Cpu>>(path, backend);
+  std::filesystem::remove(path);
+  const bool same = el::evaluate(loaded.model, split, el::Split::test).ndcg(10) == own.ndcg(10) &&
+                    loaded.model.metadata() == model.metadata();
+  std::cout << (same ? "saved and loaded\n" : "the loaded model is another\n");
+  return gradients.error < 1e-6 && own.ndcg(10) > 2 * popularity.ndcg(10) && same ? 0 : 1;
 }

@@ -18,7 +18,7 @@
 
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/backend/reference.hpp"
-#include "elcrec/io/checkpoint.hpp"
+#include "elcrec/model/elcrec_checkpoint.hpp"
 #include "elcrec/serve/recommender.hpp"
 #include "support.hpp"
 
@@ -202,9 +202,9 @@ TEST_CASE("checkpoint: what was edited by hand is told, and how to load it all t
   const std::string good = content(file.path);
 
   std::string edited = good;
-  const auto heads = edited.find(R"("heads":"4")");
+  const auto heads = edited.find(R"("encoder.heads":"4")");
   REQUIRE(heads != std::string::npos);
-  edited.replace(heads, 11, R"("heads":"2")");
+  edited.replace(heads, 19, R"("encoder.heads":"2")");
   write_content(file.path, edited);
   const std::string what = load_error(file.path);
   CHECK(what.find("metadata: found checksum ") == 0);
@@ -377,7 +377,8 @@ TEST_CASE("visit_shapes names what the model has") {
         o.filter_frequencies = 2;
         o.pooling = pooling;
         std::map<std::string, std::vector<Index>> named;
-        el::visit_shapes(o, [&](const std::string& name, const std::vector<Index>& shape) { named[name] = shape; });
+        el::composition_of<Model::Composition>(o).visit_shapes(
+            o.hidden, [&](const std::string& name, const std::vector<Index>& shape) { named[name] = shape; });
         CHECK(named == Tensors(Model(o)).shapes);
       }
     }

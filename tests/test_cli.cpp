@@ -387,19 +387,19 @@ TEST_CASE("presets and ablations set options that flags override") {
   const auto metadata = [&](const Args& more) { return metadata_after(program, train_args(more)); };
   auto values =
       metadata({"--epochs", "1", "--preset", "yelp", "--layers", "1", "--ablation", "icl", "--objective", "bpr"});
-  CHECK(values["prototype"] == "concat");
+  CHECK(values["objective.sequence_contrast.prototype"] == "concat");
   CHECK(values["padding"] == "paper");
-  CHECK(values["layers"] == "1");
-  CHECK(values["hidden"] == "8");
-  CHECK(values["trade_off"] == "0");
-  CHECK(values["sequence_weight"] == "0.1");
-  CHECK(values["objective"] == "bpr");
+  CHECK(values["encoder.layers"] == "1");
+  CHECK(values["encoder.hidden"] == "8");
+  CHECK(values["objective.cluster.weight"] == "0");
+  CHECK(values["objective.sequence_contrast.weight"] == "0.1");
+  CHECK(values["objective.next_item.loss"] == "bpr");
   values = metadata({"--epochs", "1", "--ablation", "b", "--trade-off", "0.25", "--no-share-views", "--no-k-means",
                      "--schedule", "cosine", "--warmup-steps", "2", "--clip-norm", "1", "--objective", "softmax"});
-  CHECK(values["sequence_weight"] == "0");
-  CHECK(values["intent_weight"] == "0");
-  CHECK(values["trade_off"] == "0.25");
-  CHECK(values["share_views"] == "false");
+  CHECK(values["objective.sequence_contrast.weight"] == "0");
+  CHECK(values["objective.intent_contrast.weight"] == "0");
+  CHECK(values["objective.cluster.weight"] == "0.25");
+  CHECK(values["objective.intent_contrast.share_views"] == "false");
   CHECK(values["run.k_means"] == "false");
   CHECK(values["run.schedule"] == "cosine");
 }
@@ -413,10 +413,10 @@ TEST_CASE("without a preset the best composition is trained, and with an ablatio
     return metadata_after(program, more);
   };
   auto values = metadata({"--epochs", "2", "--intents", "4"});
-  CHECK(values["objective"] == "softmax");
-  CHECK(values["samples"] == "prefixes");
-  CHECK(values["filter_share"] == "0.9");
-  CHECK(values["label_agreement"] == "0.3");
+  CHECK(values["objective.next_item.loss"] == "softmax");
+  CHECK(values["objective.next_item.samples"] == "prefixes");
+  CHECK(values["encoder.filter_share"] == "0.9");
+  CHECK(values["objective.next_item.labels.agreement"] == "0.3");
   CHECK(values["pooling"] == "last");
   CHECK(values["run.schedule"] == "cosine");
   CHECK(values["run.epochs"] == "2");
@@ -425,13 +425,13 @@ TEST_CASE("without a preset the best composition is trained, and with an ablatio
   // It goes on as it was, and its intents can be asked for.
   values = metadata_after(program, {"train", "--data", "data.txt", "--out", "model.safetensors", "--resume", "--epochs",
                                     "3", "--threads", "1"});
-  CHECK(values["samples"] == "prefixes");
+  CHECK(values["objective.next_item.samples"] == "prefixes");
   CHECK(program.run({"recommend", "--checkpoint", "model.safetensors", "--history", "13", "--json"}).code == 0);
   values = metadata({"--epochs", "1", "--ablation", "elcm", "--intents", "4"});
-  CHECK(values["objective"] == "bce");
-  CHECK(values["samples"] == "positions");
-  CHECK(values["trade_off"] == "0.1");
-  CHECK(values["sequence_weight"] == "0");
+  CHECK(values["objective.next_item.loss"] == "bce");
+  CHECK(values["objective.next_item.samples"] == "positions");
+  CHECK(values["objective.cluster.weight"] == "0.1");
+  CHECK(values["objective.sequence_contrast.weight"] == "0");
 }
 
 TEST_CASE("an interrupted and resumed run ends in the same bytes as an uninterrupted one") {
@@ -773,7 +773,7 @@ TEST_CASE("a first try on a few users works") {
   }
   // Without k-means nothing needs as many users.
   CHECK(program.run({"train", "--data", "tiny.txt", "--out", "x", "--epochs", "1", "--no-k-means-end"}).code == 0);
-  CHECK(el::SafetensorsFile::read(program / "x").metadata().at("intents") == "256");
+  CHECK(el::SafetensorsFile::read(program / "x").metadata().at("clusters.count") == "256");
 }
 
 TEST_CASE("a user who owns every item stops no training that draws no negatives") {
@@ -866,7 +866,7 @@ TEST_CASE("metadata reaches the terminal as text") {
     check_fails(program, {"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}, {part});
     CHECK(program.run({"recommend", "--checkpoint", "bad.safetensors", "--history", "13"}).err.size() < 200);
   };
-  check("heads", "\x1B[2Kforged\n", "heads: found '\\x1B[2Kforged\\x0A'");
+  check("encoder.heads", "\x1B[2Kforged\n", "encoder.heads: found '\\x1B[2Kforged\\x0A'");
   check("padding", std::string(2'000'000, 'p'), "padding: found 'pppp");
 }
 

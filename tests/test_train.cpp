@@ -705,11 +705,11 @@ TEST_CASE("a checkpoint brings back the model, its options and the item ids") {
     }
     SUBCASE("metadata of nonsense") {
       rewritten("");
-      writer.metadata("heads", "three");
+      writer.metadata("encoder.heads", "three");
       writer.write(path);
       CHECK(error_of([&] {
               (void)el::load_elcrec<el::Cpu>(path);
-            }).find("heads: found 'three', expected a whole number") != std::string::npos);
+            }).find("encoder.heads: found 'three', expected a whole number") != std::string::npos);
     }
   }
 

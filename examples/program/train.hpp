@@ -155,7 +155,7 @@ class Train {
   /// The checkpoint's configuration. Flags may change the rest of the run, such as --epochs, but not the model.
   [[nodiscard]] Plan resumed_plan() const {
     const auto file = elcrec::read_checkpoint(out_);
-    const auto found = elcrec::read_options(file, out_.string());
+    const auto found = elcrec::read_options(file);
     Plan saved{.model = found, .run = read_run(file.metadata())};
     Plan plan = new_plan(saved);
     plan.model.items = found.items;

@@ -3,8 +3,10 @@
 // Load a model and recommend, on the CPU.
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/data/item_map.hpp"
-#include "elcrec/io/checkpoint.hpp"
+#include "elcrec/model/cl4srec.hpp"
 #include "elcrec/model/elcrec.hpp"
+#include "elcrec/model/elcrec_checkpoint.hpp"
+#include "elcrec/model/model_file.hpp"
 #include "elcrec/precompiled/serve.hpp"
 #include "elcrec/serve/recommender.hpp"
 #include "elcrec/serve/slot.hpp"

@@ -10,12 +10,17 @@
 #include <map>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include <nlohmann/json.hpp>
 
 #include "elcrec/backend/cpu.hpp"
-#include "elcrec/io/checkpoint.hpp"
+#include "elcrec/head/dot_bias.hpp"
+#include "elcrec/loss/intent_contrastive_loss.hpp"
+#include "elcrec/model/cl4srec.hpp"
+#include "elcrec/model/elcrec_checkpoint.hpp"
+#include "elcrec/model/model_file.hpp"
 #include "elcrec/serve/recommender.hpp"
 
 namespace {
@@ -54,20 +59,63 @@ struct Content {
   std::map<std::string, std::vector<Index>> shapes;
 };
 
-Content small_model(bool filtered) {
+using B = elcrec::Cpu;
+using ELCRec = elcrec::ELCRec<B>;
+using CL4SRec = elcrec::CL4SRec<B>;
+using WithHead = elcrec::SequentialModel<elcrec::TransformerEncoder<4, B>,
+                                         elcrec::LearnableClusters<elcrec::Dynamic, elcrec::Dynamic, B>,
+                                         elcrec::DotBiasHead<B>, elcrec::NextItemBpr, elcrec::NextItemSoftmax,
+                                         elcrec::ProjectCenters, elcrec::IntentContrastiveLoss<>>;
+
+const B& backend() {
+  static const B cpu({.threads = 1});
+  return cpu;
+}
+
+template <class Options>
+Content content_of(const Options& options, std::map<std::string, std::string> metadata) {
+  Content content{std::move(metadata), {}};
+  options.visit_shapes(4,
+                       [&](const std::string& name, const std::vector<Index>& shape) { content.shapes[name] = shape; });
+  return content;
+}
+
+template <class Model>
+Content content_of(const Model& model) {
+  return content_of(elcrec::options_of(model), model.metadata());
+}
+
+/// How a file is read as its model, and what a good one holds.
+enum class Kind { old_elcrec, old_elcrec_with_filter, foreign, elcrec, cl4srec, with_head };
+constexpr std::size_t kinds = 6;
+
+Content small_model(Kind kind) {
   elcrec::ELCRecOptions o;
   o.items = 5;
   o.max_length = 6;
   o.hidden = 4;
   o.intents = 2;
-  if (filtered) {
+  if (kind == Kind::old_elcrec_with_filter) {
     o.samples = elcrec::NextItemSamples::prefixes;
     o.filter_share = 0.5;
   }
-  Content content{elcrec::to_metadata(o), {}};
-  elcrec::visit_shapes(o,
-                       [&](const std::string& name, const std::vector<Index>& shape) { content.shapes[name] = shape; });
-  return content;
+  const elcrec::TransformerOptions encoder{.hidden = 4, .layers = 1, .max_length = 6};
+  switch (kind) {
+    case Kind::elcrec:
+      return content_of<ELCRec::Composition>(ELCRec(o, backend()));
+    case Kind::cl4srec:
+      return content_of(CL4SRec(backend(), 5, CL4SRec::EncoderType(backend(), encoder)));
+    case Kind::with_head:
+      return content_of(WithHead(backend(), 5, WithHead::EncoderType(backend(), encoder),
+                                 elcrec::LearnableClusters<elcrec::Dynamic, elcrec::Dynamic, B>(backend(), 2, 4),
+                                 elcrec::DotBiasHead<B>(backend(), 7)));
+    case Kind::old_elcrec:
+    case Kind::old_elcrec_with_filter:
+    case Kind::foreign:
+      break;
+  }
+  return content_of(elcrec::composition_of<ELCRec::Composition>(o),
+                    kind == Kind::foreign ? std::map<std::string, std::string>{} : elcrec::to_metadata(o));
 }
 
 std::string value(Decisions& input) {
@@ -161,15 +209,30 @@ std::string file_of(const Content& content) {
   return std::string(reinterpret_cast<const char*>(&length), sizeof(length)) + text + data;
 }
 
+template <class Model>
+void check_recommendations(const elcrec::LoadedModel<Model>& loaded) {
+  const Index items = loaded.model.item_count();
+  const elcrec::Recommender recommender(loaded.model);
+  auto scratch = recommender.make_scratch();
+  const std::array<ItemId, 3> history = {1, static_cast<ItemId>(items), 1};
+  const auto found = recommender.recommend(history, 4, scratch);
+  if (std::cmp_not_equal(found.size(), std::min<Index>(4, std::max<Index>(items - 2, 0)))) {
+    std::abort();
+  }
+  for (const auto& [item, score] : found) {
+    if (item < 2 || item >= items || !elcrec::is_finite(score)) {
+      std::abort();
+    }
+    (void)loaded.items.name(item);
+  }
+}
+
 }  // namespace
 
 extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size) {
-  static const elcrec::Cpu cpu({.threads = 1});
   Decisions input(data, size);
-  Content content = small_model(input.below(2) == 1);
-  if (input.below(2) == 1) {
-    content.metadata.clear();
-  }
+  const auto kind = static_cast<Kind>(input.below(kinds));
+  Content content = small_model(kind);
   while (!input.ended()) {
     edit(content, input);
   }
@@ -177,20 +240,12 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
   try {
     const auto file = elcrec::SafetensorsFile::parse(std::as_bytes(std::span(bytes)), "fuzz");
     elcrec::verify_checksums(file);
-    const auto loaded = elcrec::load_elcrec<elcrec::Cpu>(file, cpu);
-    const Index items = loaded.model.item_count();
-    const elcrec::Recommender recommender(loaded.model);
-    auto scratch = recommender.make_scratch();
-    const std::array<ItemId, 3> history = {1, static_cast<ItemId>(items), 1};
-    const auto found = recommender.recommend(history, 4, scratch);
-    if (std::cmp_not_equal(found.size(), std::min<Index>(4, std::max<Index>(items - 2, 0)))) {
-      std::abort();
-    }
-    for (const auto& [item, score] : found) {
-      if (item < 2 || item >= items || !elcrec::is_finite(score)) {
-        std::abort();
-      }
-      (void)loaded.items.name(item);
+    if (kind == Kind::cl4srec) {
+      check_recommendations(elcrec::load_model<CL4SRec>(file, backend()));
+    } else if (kind == Kind::with_head) {
+      check_recommendations(elcrec::load_model<WithHead>(file, backend()));
+    } else {
+      check_recommendations(elcrec::load_elcrec<B>(file, backend()));
     }
   } catch (const elcrec::FileError&) {
   }

@@ -1,12 +1,17 @@
 #pragma once
 
+#include <concepts>
+#include <cstdint>
 #include <span>
+#include <string_view>
+#include <vector>
 
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/checked.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/memory.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/nn/parameter.hpp"
 #include "elcrec/nn/whole_gradient.hpp"
 
@@ -20,6 +25,16 @@ concept Clusters = requires(const C& clusters, typename C::Lane& lane, MatrixVie
   clusters.nearest(lane, x, ids);
 };
 
+struct ClustersOptions {
+  Index count = 256;  ///< K
+  Index hidden = 64;  ///< D, width of a user embedding
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("count", self.count);
+    visitor("hidden", self.hidden);
+  }
+};
+
 /// The K latent intents: cluster centers c_j that are parameters of the model and live on the unit sphere. The
 /// optimizer may leave the sphere; `project` brings the centers back (see project_centers.hpp).
 template <Index K, Index D, Backend B>
@@ -30,6 +45,8 @@ class LearnableClusters {
                 "LearnableClusters: the lane lacks operations of operation::RowNormalization");
 
  public:
+  static constexpr std::string_view name = "clusters";
+  using Options = ClustersOptions;
   using Backend = B;
   using T = typename B::Scalar;
   using Lane = typename B::Lane;
@@ -44,6 +61,10 @@ class LearnableClusters {
     backend.parallel_for(1, [this](Lane& lane, Index) { project(lane); });
   }
 
+  LearnableClusters(const B& backend, const Options& o, std::uint64_t seed = 0)
+      : LearnableClusters(backend, o.count, o.hidden, seed) {}
+
+  [[nodiscard]] Options options() const { return {count(), hidden()}; }
   [[nodiscard]] Index count() const { return centers_.rows(); }
   [[nodiscard]] Index hidden() const { return centers_.cols(); }
 
@@ -68,6 +89,10 @@ class LearnableClusters {
 
   static void visit_parameters(auto& self, auto&& visitor) {
     visitor("cluster_centers", MatrixView(self.centers_.view()), 2);
+  }
+
+  static void visit_shapes(const Options& o, auto&& visitor) {
+    visitor("cluster_centers", std::vector<Index>{o.count, o.hidden});
   }
 
  private:

@@ -5,12 +5,15 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string>
+#include <string_view>
 #include <tuple>
 #include <utility>
 #include <vector>
 
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/core/random.hpp"
 #include "elcrec/core/types.hpp"
 
@@ -43,7 +46,12 @@ template <class T>
 
 /// A contiguous floor(ratio * n) of the n items, at least one. (CL4SRec, Xie et al., ICDE 2022, section III-C.)
 struct Crop {
+  static constexpr std::string_view name = "crop";
+
   double ratio = 0.2;  ///< in [0, 1]; ArgumentError at the call otherwise
+
+  static void visit_options(auto& self, auto&& visitor) { visitor("ratio", self.ratio); }
+  void check() const { check_share("ratio", ratio); }
 
   void operator()(std::span<const ItemId> history, RandomEngine& random, std::vector<ItemId>& view) const {
     const Index length = (std::max)(Index{1}, detail::share_of(ssize(history), ratio, "crop"));
@@ -57,7 +65,12 @@ struct Crop {
 
 /// floor(ratio * n) of the n positions, drawn without replacement, hold the padding item instead. (CL4SRec)
 struct Mask {
+  static constexpr std::string_view name = "mask";
+
   double ratio = 0.7;  ///< in [0, 1]; ArgumentError at the call otherwise
+
+  static void visit_options(auto& self, auto&& visitor) { visitor("ratio", self.ratio); }
+  void check() const { check_share("ratio", ratio); }
 
   void operator()(std::span<const ItemId> history, RandomEngine& random, std::vector<ItemId>& view) const {
     Index chosen = detail::share_of(ssize(history), ratio, "mask");
@@ -74,7 +87,12 @@ struct Mask {
 
 /// A contiguous floor(ratio * n) of the n items is shuffled. (CL4SRec)
 struct Reorder {
+  static constexpr std::string_view name = "reorder";
+
   double ratio = 0.2;  ///< in [0, 1]; ArgumentError at the call otherwise
+
+  static void visit_options(auto& self, auto&& visitor) { visitor("ratio", self.ratio); }
+  void check() const { check_share("ratio", ratio); }
 
   void operator()(std::span<const ItemId> history, RandomEngine& random, std::vector<ItemId>& view) const {
     const Index length = detail::share_of(ssize(history), ratio, "reorder");
@@ -89,8 +107,19 @@ template <Augmentation... Parts>
   requires(sizeof...(Parts) > 0)
 class RandomView {
  public:
+  static constexpr std::string_view name = "random";
+
   RandomView() = default;
   explicit RandomView(Parts... parts) : parts_(std::move(parts)...) {}
+
+  static void visit_options(auto& self, auto&& visitor) requires(Described<Parts>&&...) {
+    std::string names;
+    visit_named(self.parts_,
+                [&](const std::string& part, const auto&) { names.append(names.empty() ? "" : ", ").append(part); });
+    const std::string_view one_of = names;
+    visitor("one_of", one_of);
+    visit_named(self.parts_, visitor);
+  }
 
   void operator()(std::span<const ItemId> history, RandomEngine& random, std::vector<ItemId>& view) const {
     const std::uint32_t drawn = random.below(sizeof...(Parts));
@@ -100,6 +129,11 @@ class RandomView {
           ((number++ == drawn ? part(history, random, view) : void()), ...);
         },
         parts_);
+  }
+
+  template <class P>
+  [[nodiscard]] const P& part() const {
+    return std::get<P>(parts_);
   }
 
  private:

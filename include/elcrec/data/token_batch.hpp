@@ -8,9 +8,11 @@
 #include <initializer_list>
 #include <limits>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/core/token_view.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -22,6 +24,8 @@ enum class Padding {
           ///< over positions, as in the released code
   masked  ///< real tokens only: 5 to 8 times less work on the paper's data
 };
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Padding>{"paper", "masked"};
 
 /// Values for a column, as TokenBatch takes them; refers to the caller's.
 struct ColumnValues {

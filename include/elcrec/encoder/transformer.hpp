@@ -1,16 +1,24 @@
 #pragma once
 
+#include <algorithm>
+#include <array>
 #include <cassert>
 #include <string>
+#include <string_view>
 #include <vector>
 
+#include "elcrec/core/checked.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/encoder/sequence_encoder.hpp"
 #include "elcrec/nn/feed_forward.hpp"
 #include "elcrec/nn/filtered_attention.hpp"
 #include "elcrec/nn/layer_norm.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
+
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<AttentionMask>{"causal", "bidirectional"};
 
 struct TransformerOptions {
   Index hidden = 64;
@@ -24,6 +32,20 @@ struct TransformerOptions {
   AttentionMask mask = AttentionMask::causal;
   double filter_share = 0;       ///< of a low-pass filter beside attention, as BSARec's 0.7; not causal if above 0
   Index filter_frequencies = 3;  ///< that it lets pass
+
+  /// All but the deviation, which only matters before training.
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("hidden", self.hidden);
+    visitor("layers", self.layers);
+    visitor("heads", self.heads);
+    visitor("max_length", self.max_length);
+    visitor("dropout", self.dropout);
+    visitor("attention_dropout", self.attention_dropout);
+    visitor("epsilon", self.epsilon);
+    visitor("mask", self.mask);
+    visitor("filter_share", self.filter_share);
+    visitor("filter_frequencies", self.filter_frequencies);
+  }
 };
 
 /// SASRec's encoder as ELCRec uses it (post-norm):
@@ -38,7 +60,9 @@ class TransformerEncoder {
                 "TransformerEncoder: the lane lacks operations of operation::LastPooling");
 
  public:
+  static constexpr std::string_view name = "transformer";
   using Backend = B;
+  using Options = TransformerOptions;
   using T = typename B::Scalar;
   using In = MatrixView<const T>;
   using Out = MatrixView<T>;
@@ -142,6 +166,26 @@ class TransformerEncoder {
     LayerNorm<B>::visit_parameters(self.norm_, scoped("LayerNorm.", visitor));
   }
 
+  /// visitor(name, shape) for the parameters of an encoder with these options, as visit_parameters names them.
+  static void visit_shapes(const Options& o, auto&& visitor) {
+    visitor("position_embeddings.weight", std::vector<Index>{o.max_length, o.hidden});
+    for (Index i = 0; i < o.layers; ++i) {
+      const std::string layer = message("item_encoder.layer.", i, '.');
+      FilteredAttention<B>::visit_shapes(o.hidden, o.filter_share, scoped(layer + "attention.", visitor));
+      FeedForward<B>::visit_shapes(o.hidden, scoped(layer + "intermediate.", visitor));
+    }
+    LayerNorm<B>::visit_shapes(o.hidden, scoped("LayerNorm.", visitor));
+  }
+  /// Throws ArgumentError if the filter, the one matrix that is no parameter, is larger than a file of so many numbers
+  /// accounts for.
+  static void check_unsaved(const Options& o, Index saved) {
+    constexpr Index usual = Index{1} << 20;
+    require(o.filter_share == 0 ||
+                checked_product("filter", o.max_length, o.filter_frequencies) <= (std::max)(usual, saved),
+            "filter_frequencies: found ", o.filter_frequencies, " for ", o.max_length,
+            " positions, expected fewer than make the filter larger than the item table");
+  }
+
  private:
   /// The embedding and the first `count` layers.
   void forward_layers(const Pass<B>& pass, const TokenView& tokens, In table, std::size_t count, Cache& cache,
@@ -178,6 +222,8 @@ class TransformerEncoder {
             ", expected a divisor of the hidden size ", o.hidden);
     require(o.layers >= 0 && o.layers <= 64, "layers: found ", o.layers, ", expected 0 to 64");
     require(o.max_length >= 1, "maximum length: found ", o.max_length, ", expected at least 1");
+    require(o.epsilon >= 1e-30 && o.epsilon <= 1, "epsilon of the layer norms: found ", o.epsilon,
+            ", expected a value in [1e-30, 1]");
     for (const double rate : {o.dropout, o.attention_dropout}) {
       require(rate >= 0 && rate < 1, "dropout: found ", rate, ", expected a value in [0, 1)");
     }

@@ -1,11 +1,19 @@
 #pragma once
 
+#include <string_view>
+
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/head/scoring_head.hpp"
 #include "elcrec/nn/whole_gradient.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
+
+struct CosineHeadOptions {
+  double temperature = 0.1;  ///< τ
+
+  static void visit_options(auto& self, auto&& visitor) { visitor("temperature", self.temperature); }
+};
 
 /// y · E[v] / (|y| |E[v]| τ): q = y / (|y| τ), P[v] = E[v] / |E[v]|. Each training step and each evaluation makes the
 /// table of unit rows once, V D scalars.
@@ -15,6 +23,8 @@ class CosineHead {
                 "CosineHead: the lane lacks operations of operation::RowNormalization");
 
  public:
+  static constexpr std::string_view name = "cosine_head";
+  using Options = CosineHeadOptions;
   using Backend = B;
   using Scalar = typename B::Scalar;
   using Lane = typename B::Lane;
@@ -24,9 +34,13 @@ class CosineHead {
   static constexpr bool plain = false;
 
   explicit CosineHead(double temperature = 0.1) : temperature_(temperature) {
-    require(temperature > 0, "cosine head: found temperature ", temperature, ", expected a positive number");
+    require(temperature >= 1e-6 && temperature <= 1e6, "cosine head: found temperature ", temperature,
+            ", expected a number from 1e-6 to 1e6");
   }
 
+  CosineHead(const B&, const Options& o) : CosineHead(o.temperature) {}
+
+  [[nodiscard]] Options options() const { return {temperature_}; }
   [[nodiscard]] double temperature() const { return temperature_; }
 
   [[nodiscard]] Index columns(Index hidden) const { return hidden; }
@@ -57,6 +71,7 @@ class CosineHead {
     return CosineHead<To>(temperature_);
   }
   static void visit_parameters(auto&, auto&&) {}
+  static void visit_shapes(const Options&, auto&&) {}
 
  private:
   double temperature_;

@@ -1,5 +1,8 @@
 #pragma once
 
+#include <string_view>
+#include <vector>
+
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/head/scoring_head.hpp"
@@ -7,11 +10,19 @@
 
 namespace elcrec::inline ELCREC_TARGET {
 
+struct DotBiasHeadOptions {
+  Index table_rows = 0;  ///< V
+
+  static void visit_options(auto& self, auto&& visitor) { visitor("table_rows", self.table_rows); }
+};
+
 /// y · E[v] + b_v, as BERT4Rec's: q = [y, 1], P[v] = [E[v], b_v]. The biases start at 0. Each training step and each
 /// evaluation copies the table once, V (D + 1) scalars.
 template <Backend B>
 class DotBiasHead {
  public:
+  static constexpr std::string_view name = "dot_bias_head";
+  using Options = DotBiasHeadOptions;
   using Backend = B;
   using Scalar = typename B::Scalar;
   using Lane = typename B::Lane;
@@ -23,6 +34,10 @@ class DotBiasHead {
   /// `table_rows` is V: the items and two more, as the model's item table has.
   DotBiasHead(const B& backend, Index table_rows) : bias_(backend, table_rows, 1) {}
 
+  DotBiasHead(const B& backend, const Options& o) : DotBiasHead(backend, o.table_rows) {}
+
+  [[nodiscard]] Options options() const { return {table_rows()}; }
+  [[nodiscard]] Index table_rows() const { return bias_.rows(); }
   [[nodiscard]] Out bias() { return bias_.view(); }  // (V, 1)
 
   [[nodiscard]] Index columns(Index hidden) const { return hidden + 1; }
@@ -52,6 +67,10 @@ class DotBiasHead {
   static void visit_parameters(auto& self, auto&& visitor) {
     const auto column = self.bias_.view();
     visitor("output_bias", MatrixView(column.data(), Index{1}, column.rows()), 1);
+  }
+
+  static void visit_shapes(const Options& o, auto&& visitor) {
+    visitor("output_bias", std::vector<Index>{o.table_rows});
   }
 
  private:

@@ -15,31 +15,16 @@
 #include <utility>
 #include <vector>
 
-#include "elcrec/core/checked.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/fingerprint.hpp"
 #include "elcrec/core/finite.hpp"
 #include "elcrec/data/item_map.hpp"
-#include "elcrec/io/loaded_model.hpp"
+#include "elcrec/io/checkpoint_keys.hpp"
 #include "elcrec/io/safetensors.hpp"
-#include "elcrec/model/elcrec.hpp"
 #include "elcrec/nn/parameter.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
-
-/// A model file: safetensors whose tensors have PyTorch's parameter names, with the configuration in the metadata, the
-/// item ids that the data set used (`item_ids`), and under `training.` what a resumed run needs. Other metadata: `run.`
-/// is what the program elcrec was told, `host.` is free for hosts, `format` is PyTorch's, and the checksums. Any other
-/// key is refused, since what it says may matter.
-inline constexpr std::string_view training_prefix = "training.";
-inline constexpr std::string_view run_metadata_prefix = "run.";
-inline constexpr std::string_view host_metadata_prefix = "host.";
-inline constexpr std::string_view item_ids_tensor = "item_ids";
-inline constexpr const char* item_table_tensor = "item_embeddings.weight";
-/// Digests of the tensors' names, types, shapes and bytes, and of all metadata but the digest itself.
-inline constexpr std::string_view tensors_checksum = "checksum.tensors";
-inline constexpr std::string_view metadata_checksum = "checksum.metadata";
 
 namespace detail {
 
@@ -214,113 +199,19 @@ void read_parameters(const SafetensorsFile& file, std::string_view path, const B
   }
 }
 
-namespace detail {
-
-/// What the shapes of a file's tensors tell. An item table has two rows besides the items, for padding and mask; how
-/// many the items are is known where the file has ids for them.
-[[nodiscard]] inline ELCRecOptions options_from_shapes(const SafetensorsFile& file, std::string_view path) {
-  const auto shape = [&](const char* name) {
-    const auto& info = file.info(name);
-    require<FileError>(info.shape.size() == 2, path, ": tensor '", name, "': found ", info, ", expected a matrix");
-    return info.shape;
-  };
-  ELCRecOptions o;
-  const auto table = shape(item_table_tensor);
-  require<FileError>(table[0] >= 3, path, ": tensor '", item_table_tensor, "': found ", table[0],
-                     " rows, expected at least 3: padding, items, mask");
-  o.items = file.contains(item_ids_tensor) ? *file.info(item_ids_tensor).elements() : table[0] - 2;
-  o.hidden = table[1];
-  require<FileError>(o.hidden >= 1, path, ": hidden size: found 0, expected at least 1");
-  o.max_length = shape("position_embeddings.weight")[0];
-  const auto centers = shape("cluster_centers");
-  o.intents = centers[0];
-  o.pooling = centers[1] == o.hidden ? Pooling::mean : Pooling::concat;
-  o.layers = 0;
-  while (file.contains(message("item_encoder.layer.", o.layers, ".attention.query.weight"))) {
-    ++o.layers;
-  }
-  return o;
-}
-
-/// Throws FileError for a key that is neither an option nor one of the others that a checkpoint may have.
-inline void check_keys(const std::map<std::string, std::string>& metadata, std::string_view path) {
-  const auto options = to_metadata(ELCRecOptions());
-  for (const auto& [key, value] : metadata) {
-    const bool known = options.contains(key) || key == "format" || key == tensors_checksum ||
+/// Throws FileError for a key of the metadata that is neither among `options` nor one of the others that a checkpoint
+/// may have.
+template <class Options>
+void check_keys(const SafetensorsFile& file, const Options& options) {
+  for (const auto& [key, value] : file.metadata()) {
+    const bool known = options.contains(key) || key == format_key || key == model_key || key == tensors_checksum ||
                        key == metadata_checksum || key.starts_with(training_prefix) ||
                        key.starts_with(run_metadata_prefix) || key.starts_with(host_metadata_prefix);
     require<FileError>(
-        known, path, ": metadata: found unknown key '", key,
+        known, file.name(), ": metadata: found unknown key '", detail::excerpt(key),
         "', expected an option of the model. Written by a newer version? What is a host's own begins with '",
         host_metadata_prefix, '\'');
   }
-}
-
-}  // namespace detail
-
-/// The configuration of the ELCRec model in a file, ours or a foreign one with PyTorch's names: what the metadata say
-/// of it, and where they are silent what the shapes of the tensors tell, with `heads` attention heads and
-/// Padding::paper. Every shape has been compared with it. Without item ids and an `items` in the metadata the last row
-/// of the item table is taken for the mask's. Throws FileError for what contradicts itself and for metadata that are
-/// not known.
-[[nodiscard]] inline ELCRecOptions read_options(const SafetensorsFile& file, std::string_view path, Index heads = 2) {
-  detail::check_keys(file.metadata(), path);
-  ELCRecOptions o = detail::options_from_shapes(file, path);
-  o.heads = heads;
-  o.padding = Padding::paper;
-  try {
-    o = options_from_metadata(file.metadata(), o);
-    check(o);
-    const Index rows = file.info(item_table_tensor).shape[0];
-    require(o.items == rows - 2, "items: found ", o.items, " in an item table of ", rows,
-            " rows, expected two rows more: the first for padding, the last for the mask");
-    detail::ExpectedTensors tensors(file, path);
-    visit_shapes(o, [&](const std::string& name, const std::vector<Index>& shape) { tensors.expect(name, shape); });
-    tensors.nothing_else();
-    // The one matrix of a model that is no tensor of the file.
-    constexpr Index usual = Index{1} << 20;
-    require(o.filter_share == 0 ||
-                checked_product("filter", o.max_length, o.filter_frequencies) <= (std::max)(usual, rows * o.hidden),
-            "filter_frequencies: found ", o.filter_frequencies, " for ", o.max_length,
-            " positions, expected fewer than make the filter larger than the item table");
-  } catch (const ArgumentError& error) {
-    throw FileError(message(path, ": ", error.what()));
-  }
-  return o;
-}
-
-/// The ELCRec model in a file that was read. Throws FileError for anything that does not fit, before it builds anything
-/// that the file does not hold.
-template <Backend B>
-[[nodiscard]] LoadedModel<ELCRec<B>> load_elcrec(const SafetensorsFile& file, const B& backend = B(), Index heads = 2) {
-  const ELCRecOptions options = read_options(file, file.name(), heads);
-  ItemMap items = read_item_map(file, options.items);
-  try {
-    LoadedModel<ELCRec<B>> loaded{ELCRec<B>(options, backend), std::move(items)};
-    read_parameters(file, file.name(), backend, loaded.model);
-    return loaded;
-  } catch (const ArgumentError& error) {
-    throw FileError(message(file.name(), ": ", error.what()));
-  }
-}
-
-/// Loads an ELCRec checkpoint, ours or a foreign one (see read_options), and compares it with its checksums.
-template <Backend B>
-[[nodiscard]] LoadedModel<ELCRec<B>> load_elcrec(const std::filesystem::path& path, const B& backend = B(),
-                                                 Index heads = 2) {
-  return load_elcrec<B>(read_checkpoint(path), backend, heads);
-}
-
-/// Writes the model alone (no training state). Throws ArgumentError if there is not one id for each item.
-template <class Model>
-void save_model(const std::filesystem::path& path, const Model& model, const ItemMap& items) {
-  CheckpointWriter writer;
-  for (const auto& [key, value] : model.metadata()) {
-    writer.metadata(key, value);
-  }
-  writer.add_parameters(model.backend(), model);
-  writer.add(items);
-  writer.write(path);
 }
 
 }  // namespace elcrec::inline ELCREC_TARGET

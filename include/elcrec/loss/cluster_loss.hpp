@@ -1,9 +1,12 @@
 #pragma once
 
 #include <algorithm>
+#include <array>
+#include <string_view>
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
@@ -16,12 +19,16 @@ enum class CenterPairs {
   all,      ///< K², the released code
   distinct  ///< K (K - 1), the paper
 };
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<CenterPairs>{"all", "distinct"};
 
 /// Which centers attract a user.
 enum class Assignment {
   every,   ///< all of them: the paper's loss, which sees only the mean user and the mean center
   nearest  ///< the nearest one only: separates users into clusters
 };
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Assignment>{"every", "nearest"};
 
 namespace detail {
 
@@ -135,6 +142,14 @@ struct ClusterLoss {
   CenterPairs pairs = CenterPairs::all;
   Assignment assignment = Assignment::every;
   Pooling pooling = Pooling::mean;
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("weight", self.weight);
+    visitor("pairs", self.pairs);
+    visitor("assignment", self.assignment);
+    visitor("pooling", self.pooling);
+  }
+  void check() const { check_weight("weight", weight); }
 
   [[nodiscard]] static bool reads_negatives() { return false; }
 

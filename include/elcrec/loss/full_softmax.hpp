@@ -4,6 +4,7 @@
 #include <span>
 
 #include "elcrec/core/concepts.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/columns.hpp"
 #include "elcrec/loss/step.hpp"
 
@@ -41,6 +42,18 @@ struct SoftmaxLabels {
   double smoothing = 0;           ///< s: share that is spread over all items
   double agreement = 0;           ///< a: share of what the sequence's other encoding predicts; needs a second view
   bool padding_competes = false;  ///< whether id 0 is among the candidates, as in RecBole
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("smoothing", self.smoothing);
+    visitor("agreement", self.agreement);
+    visitor("padding_competes", self.padding_competes);
+  }
+  void check() const {
+    check_share("smoothing", smoothing);
+    check_share("agreement", agreement);
+    require(smoothing + agreement < 1, "smoothing and agreement: found ", smoothing + agreement,
+            " together, expected less than 1");
+  }
 };
 
 /// Cross entropy over all items at every target of an encoding, averaged and added to *loss; `weight` times its

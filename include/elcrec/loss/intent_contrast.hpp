@@ -1,9 +1,11 @@
 #pragma once
 
 #include <span>
+#include <string_view>
 #include <type_traits>
 
 #include "elcrec/core/concepts.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/info_nce.hpp"
 #include "elcrec/loss/objective.hpp"
@@ -26,6 +28,20 @@ struct IntentContrast {
   Pooling pooling = Pooling::mean;
   bool mask_false_negatives = false;  ///< users of the same intent are not negatives
   bool share_views = true;            ///< use the sequence level's encodings instead of encoding the pair again
+
+  static void visit_options(auto& self, auto&& visitor) {
+    constexpr std::string_view view = V::name;
+    visitor("weight", self.weight);
+    visitor("temperature", self.temperature);
+    visitor("pooling", self.pooling);
+    visitor("mask_false_negatives", self.mask_false_negatives);
+    visitor("share_views", self.share_views);
+    visitor("view", view);
+  }
+  void check() const {
+    check_weight("weight", weight);
+    check_temperature(temperature);
+  }
 
   template <class Read>
   [[nodiscard]] bool reads() const {

@@ -2,6 +2,7 @@
 
 #include <string_view>
 
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/intent_contrast.hpp"
 #include "elcrec/loss/objective.hpp"
@@ -22,6 +23,13 @@ struct IntentContrastiveLoss {
   double weight = 1.0;           ///< of the sum
   SequenceContrast<V> sequence;  ///< with its weight w_s
   IntentContrast<V> intent;      ///< with its weight w_i
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("weight", self.weight);
+    visitor("sequence", self.sequence);
+    visitor("intent", self.intent);
+  }
+  void check() const { check_weight("weight", weight); }
 
   template <class Read>
   [[nodiscard]] bool reads() const {

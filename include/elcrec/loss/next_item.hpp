@@ -8,6 +8,7 @@
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/columns.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/full_softmax.hpp"
@@ -20,6 +21,8 @@ enum class NextItemLoss {
   bpr,     ///< Bayesian personalised ranking against one sampled negative
   softmax  ///< cross entropy over all items: -log softmax(x·Eᵀ)[target]
 };
+template <>
+inline constexpr std::array<std::string_view, 3> names_of<NextItemLoss>{"bce", "bpr", "softmax"};
 
 /// The loss against one sampled negative for each target of an encoding, averaged over the targets, added to *loss;
 /// `weight` times its gradients go to the step.
@@ -59,6 +62,15 @@ struct NextItemBy {
   double weight = 1.0;
   SoftmaxLabels labels{};  ///< of the softmax, without agreement
 
+  static void visit_options(auto& self, auto&& visitor) {
+    constexpr NextItemLoss loss = Loss;
+    constexpr std::string_view view = V::name;
+    visitor("weight", self.weight);
+    visitor("loss", loss);
+    visitor("view", view);
+  }
+  void check() const { check_weight("weight", weight); }
+
   [[nodiscard]] static bool reads_negatives() { return Loss != NextItemLoss::softmax; }
 
   void evaluate(TrainingStep auto& step) const {
@@ -82,6 +94,8 @@ enum class NextItemSamples {
   positions,  ///< every position of the input: needs a causal encoder
   prefixes    ///< every prefix of the input as a sequence of its own, at its last position
 };
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<NextItemSamples>{"positions", "prefixes"};
 
 /// The same, by a loss and on samples that are chosen at run time.
 struct NextItem {
@@ -93,6 +107,14 @@ struct NextItem {
   NextItemLoss loss = NextItemLoss::bce;
   NextItemSamples samples = NextItemSamples::positions;
   SoftmaxLabels labels{};  ///< of the softmax; sequences are encoded twice for an agreement above 0
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("weight", self.weight);
+    visitor("loss", self.loss);
+    visitor("samples", self.samples);
+    visitor("labels", self.labels);
+  }
+  void check() const { check_weight("weight", weight); }
 
   template <class V>
   [[nodiscard]] bool reads() const {

@@ -1,7 +1,11 @@
 #pragma once
 
+#include <array>
+#include <string_view>
+
 #include "elcrec/core/checked.hpp"
 #include "elcrec/core/concepts.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/core/token_view.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -12,6 +16,8 @@ enum class Pooling {
   concat,  ///< all positions side by side (L·D), the paper's equation 2
   last     ///< the last position (D), from which the next item is predicted
 };
+template <>
+inline constexpr std::array<std::string_view, 3> names_of<Pooling>{"mean", "concat", "last"};
 
 /// Columns of a pooled sequence. Throws ArgumentError if they are no Index.
 [[nodiscard]] inline Index pooled_columns(Pooling pooling, Index max_length, Index hidden) {

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <array>
 #include <span>
+#include <string_view>
 
 #include "elcrec/cluster/learnable_clusters.hpp"
 #include "elcrec/core/concepts.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/columns.hpp"
 #include "elcrec/data/position_index.hpp"
 #include "elcrec/data/views.hpp"
@@ -18,6 +21,8 @@ enum class Prototype {
   shift,  ///< x + c (the paper on Beauty)
   concat  ///< [x, c] (the paper on Sports, Toys and Yelp)
 };
+template <>
+inline constexpr std::array<std::string_view, 2> names_of<Prototype>{"shift", "concat"};
 
 /// Contrast at the sequence level: InfoNCE between two views of each user, flattened over positions. In a model with
 /// intents every token is joined with its nearest center (ELCRec); in one without it stands alone (CL4SRec, as ICLRec's
@@ -36,6 +41,20 @@ struct SequenceContrast {
   Prototype prototype = Prototype::shift;
   Pooling pooling = Pooling::mean;    ///< of what the centers are among
   bool mask_false_negatives = false;  ///< users with the same target item are not negatives
+
+  static void visit_options(auto& self, auto&& visitor) {
+    constexpr std::string_view view = V::name;
+    visitor("weight", self.weight);
+    visitor("temperature", self.temperature);
+    visitor("prototype", self.prototype);
+    visitor("pooling", self.pooling);
+    visitor("mask_false_negatives", self.mask_false_negatives);
+    visitor("view", view);
+  }
+  void check() const {
+    check_weight("weight", weight);
+    check_temperature(temperature);
+  }
 
   [[nodiscard]] static bool reads_negatives() { return false; }
 

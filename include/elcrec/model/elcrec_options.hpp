@@ -1,21 +1,16 @@
 #pragma once
 
-#include <array>
-#include <charconv>
 #include <cstdint>
-#include <locale>
 #include <map>
-#include <sstream>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <utility>
-#include <vector>
 
-#include "elcrec/core/checked.hpp"
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/token_batch.hpp"
+#include "elcrec/encoder/transformer.hpp"
 #include "elcrec/loss/cluster_loss.hpp"
 #include "elcrec/loss/next_item.hpp"
 #include "elcrec/loss/pooling.hpp"
@@ -60,7 +55,8 @@ struct ELCRecOptions {
   double reorder = 0.2;     ///< share that a reorder shuffles
 };
 
-/// visitor(name, field, description) for every option. Checkpoints, command lines and logs hang on this one list.
+/// visitor(name, field, description) for every option. Command lines and logs hang on this one list, and checkpoints
+/// from before model_format.
 void visit_options(auto& o, auto&& visitor) {
   visitor("items", o.items, "number of items");
   visitor("max_length", o.max_length, "positions L: the last L items of a history are read");
@@ -98,82 +94,15 @@ void visit_options(auto& o, auto&& visitor) {
   visitor("reorder", o.reorder, "share of a history that a reorder shuffles");
 }
 
-/// The names of an enumeration's values, in the order of the values.
-template <class E>
-inline constexpr auto names_of = nullptr;
-template <>
-inline constexpr std::array<std::string_view, 2> names_of<Padding>{"paper", "masked"};
-template <>
-inline constexpr std::array<std::string_view, 2> names_of<AttentionMask>{"causal", "bidirectional"};
-template <>
-inline constexpr std::array<std::string_view, 2> names_of<NextItemSamples>{"positions", "prefixes"};
-template <>
-inline constexpr std::array<std::string_view, 3> names_of<NextItemLoss>{"bce", "bpr", "softmax"};
-template <>
-inline constexpr std::array<std::string_view, 2> names_of<Prototype>{"shift", "concat"};
-template <>
-inline constexpr std::array<std::string_view, 3> names_of<Pooling>{"mean", "concat", "last"};
-template <>
-inline constexpr std::array<std::string_view, 2> names_of<CenterPairs>{"all", "distinct"};
-template <>
-inline constexpr std::array<std::string_view, 2> names_of<Assignment>{"every", "nearest"};
-
-/// The text of an option's value; numbers read back to the same bits.
-template <class T>
-[[nodiscard]] std::string to_text(T value) {
-  if constexpr (std::is_enum_v<T>) {
-    return std::string(names_of<T>[static_cast<std::size_t>(value)]);
-  } else if constexpr (std::is_same_v<T, bool>) {
-    return value ? "true" : "false";
-  } else {
-    std::array<char, 64> buffer{};
-    return {buffer.data(), std::to_chars(buffer.data(), buffer.data() + buffer.size(), value).ptr};
-  }
-}
-
-/// Reads a value from text. Throws ArgumentError that names the option, what was found and what was expected.
-template <class T>
-void from_text(std::string_view option, std::string_view text, T& value) {
-  if constexpr (std::is_enum_v<T> || std::is_same_v<T, bool>) {
-    std::size_t count = 2;
-    if constexpr (std::is_enum_v<T>) {
-      count = names_of<T>.size();
-    }
-    std::string expected;
-    for (std::size_t i = 0; i < count; ++i) {
-      const auto candidate = static_cast<T>(i);
-      if (text == to_text(candidate)) {
-        value = candidate;
-        return;
-      }
-      expected += (i > 0 ? " or " : "") + to_text(candidate);
-    }
-    throw ArgumentError(message(option, ": found '", detail::excerpt(text), "', expected ", expected));
-  } else {
-    bool read = false;
-    if constexpr (requires { std::from_chars(text.data(), text.data(), value); }) {
-      const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
-      read = error == std::errc{} && end == text.data() + text.size();
-    } else {  // libc++ before its version 20 has it for whole numbers alone
-      std::istringstream in{std::string(text)};
-      in.imbue(std::locale::classic());
-      read = text.find_first_not_of("-+.0123456789eE") == text.npos && !text.starts_with('+') && in >> value &&
-             in.peek() == std::char_traits<char>::eof();
-    }
-    require(read, option, ": found '", detail::excerpt(text), "', expected ",
-            std::is_floating_point_v<T> ? "a number" : "a whole number");
-  }
-}
-
 /// Throws ArgumentError for weights and ratios outside their range, and for an encoder that would see the items that it
 /// is to predict. Sizes are checked by the parts that use them.
 inline void check(const ELCRecOptions& o) {
-  require(o.temperature > 0, "temperature: found ", o.temperature, ", expected a positive number");
+  check_temperature(o.temperature);
   for (const auto& [name, weight] : {std::pair{"next_item_weight", o.next_item_weight},
                                      {"sequence_weight", o.sequence_weight},
                                      {"intent_weight", o.intent_weight},
                                      {"trade_off", o.trade_off}}) {
-    require(weight >= 0 && weight < 1e9, name, ": found ", weight, ", expected 0 or more");
+    check_weight(name, weight);
   }
   const bool causal = o.attention_mask == AttentionMask::causal && o.filter_share == 0;
   require(
@@ -186,7 +115,7 @@ inline void check(const ELCRecOptions& o) {
   require(o.label_smoothing + o.label_agreement < 1, "label_smoothing and label_agreement: found ",
           o.label_smoothing + o.label_agreement, " together, expected less than 1");
   for (const auto& [name, ratio] : {std::pair{"crop", o.crop}, {"mask", o.mask}, {"reorder", o.reorder}}) {
-    require(ratio >= 0 && ratio <= 1, name, ": found ", ratio, ", expected a share in [0, 1]");
+    check_share(name, ratio);
   }
 }
 
@@ -196,7 +125,7 @@ inline void check(const ELCRecOptions& o) {
   return metadata;
 }
 
-/// The options that `to_metadata` wrote, over `o`; other keys are ignored.
+/// The options that `to_metadata` wrote, over `o`; other keys are ignored. Throws ArgumentError.
 [[nodiscard]] inline ELCRecOptions options_from_metadata(const std::map<std::string, std::string>& metadata,
                                                          ELCRecOptions o = {}) {
   visit_options(o, [&](const char* name, auto& value, const char*) {
@@ -205,40 +134,6 @@ inline void check(const ELCRecOptions& o) {
     }
   });
   return o;
-}
-
-/// visitor(name, shape) for every parameter of the model that the options describe, with visit_parameters' names: what
-/// a file must hold is known before anything is built. Throws ArgumentError for sizes that are no Index.
-void visit_shapes(const ELCRecOptions& o, auto&& visitor) {
-  using Shape = std::vector<Index>;
-  const Index d = o.hidden;
-  const auto norm = [&](const std::string& name) {
-    visitor(name + ".weight", Shape{d});
-    visitor(name + ".bias", Shape{d});
-  };
-  const auto linear = [&](const std::string& name, Index outputs, Index inputs) {
-    visitor(name + ".weight", Shape{outputs, inputs});
-    visitor(name + ".bias", Shape{outputs});
-  };
-  visitor("cluster_centers", Shape{o.intents, pooled_columns(o.pooling, o.max_length, d)});
-  visitor("item_embeddings.weight", Shape{checked_sum("items", o.items, 2), d});
-  visitor("position_embeddings.weight", Shape{o.max_length, d});
-  for (Index i = 0; i < o.layers; ++i) {
-    const std::string layer = message("item_encoder.layer.", i, '.');
-    for (const char* part : {"query", "key", "value", "dense"}) {
-      linear(layer + "attention." + part, d, d);
-    }
-    norm(layer + "attention.LayerNorm");
-    if (o.filter_share > 0) {
-      visitor(layer + "attention.filter.high.weight", Shape{d, d});
-      norm(layer + "attention.filter.LayerNorm");
-    }
-    const Index wide = checked_product("feed-forward", 4, d);
-    linear(layer + "intermediate.dense_1", wide, d);
-    linear(layer + "intermediate.dense_2", d, wide);
-    norm(layer + "intermediate.LayerNorm");
-  }
-  norm("LayerNorm");
 }
 
 /// "best" is what recommends best of all that RESULTS.md measures: full softmax on every prefix, whose labels are

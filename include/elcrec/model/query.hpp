@@ -2,6 +2,7 @@
 
 #include <concepts>
 #include <span>
+#include <string_view>
 
 #include "elcrec/core/types.hpp"
 #include "elcrec/data/columns.hpp"
@@ -20,6 +21,8 @@ concept QueryRule = std::default_initializable<Q> &&
 
 /// The history itself, whose last item predicts the next: of a model that names no other.
 struct LastItemQuery {
+  static constexpr std::string_view name = "last_item_query";
+
   void add(TokenBatch& batch, std::span<const ItemId> history, UserId user, ItemId) const {
     batch.add(history, {with<Users>(user)});
   }
@@ -27,6 +30,8 @@ struct LastItemQuery {
 
 /// The history and a mask after it, as BERT4Rec asks: of a model that learns from a ClozeView.
 struct MaskQuery {
+  static constexpr std::string_view name = "mask_query";
+
   void add(TokenBatch& batch, std::span<const ItemId> history, UserId user, ItemId mask) const {
     batch.add_ending_in(history, mask, {with<Users>(user)});
   }

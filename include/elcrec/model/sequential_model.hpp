@@ -2,6 +2,7 @@
 
 #include <concepts>
 #include <cstdint>
+#include <map>
 #include <span>
 #include <string>
 #include <string_view>
@@ -17,8 +18,10 @@
 #include "elcrec/encoder/sequence_encoder.hpp"
 #include "elcrec/head/dot.hpp"
 #include "elcrec/head/scoring_head.hpp"
+#include "elcrec/io/checkpoint_keys.hpp"
 #include "elcrec/loss/objective.hpp"
 #include "elcrec/loss/pooling.hpp"
+#include "elcrec/model/model_options.hpp"
 #include "elcrec/model/query.hpp"
 #include "elcrec/model/scored_items.hpp"
 #include "elcrec/nn/clone.hpp"
@@ -95,6 +98,8 @@ class SequentialModel {
   using Scalar = typename Backend::Scalar;
   using Lane = typename Backend::Lane;
   using EncoderType = Encoder;
+  using Composition = SequentialModel;
+  using ComponentList = TypeList<Components...>;
   using PartList = FilteredList<detail::IsPart, Components...>;
   using ObjectiveList = FilteredList<detail::IsObjective, Components...>;
   using UpdateList = FilteredList<detail::IsUpdate, Components...>;
@@ -128,9 +133,14 @@ class SequentialModel {
   SequentialModel(const Backend& backend, const ItemTableOptions& table, Encoder encoder_part, Parts... parts)
       : encoder(std::move(encoder_part)),
         backend_(backend),
-        items_(backend, "item_embeddings.weight", checked(table.items) + 2, encoder.hidden(), padding_item),
-        parts_(std::move(parts)...) {
+        items_(backend, std::string(item_table_tensor), checked(table.items) + 2, encoder.hidden(), padding_item),
+        parts_(std::move(parts)...),
+        seed_(table.seed) {
     static_assert(std::is_same_v<TypeList<Parts...>, PartList>, "a model is made of its parts, in their order");
+    if constexpr (requires { head().table_rows(); }) {
+      require(head().table_rows() == items_.rows(), "head: found one for a table of ", head().table_rows(),
+              " rows, expected the items and two more, ", items_.rows());
+    }
     initialise_normal(backend, table.seed, 0, table.deviation, items_.view());
   }
 
@@ -146,6 +156,7 @@ class SequentialModel {
     made.padding = padding;
     made.pooling = pooling;
     made.views_ = views_;
+    made.seed_ = seed_;
     return made;
   }
 
@@ -156,6 +167,16 @@ class SequentialModel {
   [[nodiscard]] ItemId mask_item() const { return static_cast<ItemId>(items_.rows() - 1); }
   [[nodiscard]] Index hidden() const { return encoder.hidden(); }
   [[nodiscard]] Index max_length() const { return encoder.max_length(); }
+  /// That the item table started from.
+  [[nodiscard]] std::uint64_t seed() const { return seed_; }
+
+  /// What a file says of the model besides its parameters: every setting as it is now (see ModelOptions). For
+  /// compositions of described components. Throws ArgumentError if a part's visit_shapes is not what the part has.
+  [[nodiscard]] std::map<std::string, std::string> metadata() const requires DescribedModel<SequentialModel> {
+    const auto options = options_of(*this);
+    check_shapes(*this, options);
+    return to_metadata(options);
+  }
 
   [[nodiscard]] MatrixView<Scalar> items() { return items_.view(); }              // (V, D), V = items + 2
   [[nodiscard]] MatrixView<const Scalar> items() const { return items_.view(); }  // (V, D)
@@ -305,6 +326,7 @@ class SequentialModel {
   EmbeddingTable<Backend> items_;  // (V, D)
   typename PartList::Tuple parts_;
   typename SourceList::Tuple views_;
+  std::uint64_t seed_ = 0;
 };
 
 }  // namespace elcrec::inline ELCREC_TARGET

@@ -131,6 +131,13 @@ struct AttentionBlock {
     LayerNorm<B>::visit_parameters(self.norm, scoped("LayerNorm.", visitor));
   }
 
+  static void visit_shapes(Index hidden, auto&& visitor) {
+    for (const char* name : {"query.", "key.", "value.", "dense."}) {
+      Linear<B>::visit_shapes(hidden, hidden, scoped(name, visitor));
+    }
+    LayerNorm<B>::visit_shapes(hidden, scoped("LayerNorm.", visitor));
+  }
+
   Linear<B> projection;  // (3D, D): queries, keys, values
   Linear<B> dense;       // (D, D)
   LayerNorm<B> norm;

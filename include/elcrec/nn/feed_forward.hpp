@@ -62,6 +62,13 @@ struct FeedForward {
     LayerNorm<B>::visit_parameters(self.norm, scoped("LayerNorm.", visitor));
   }
 
+  static void visit_shapes(Index hidden, auto&& visitor) {
+    const Index wide = checked_product("feed-forward", 4, hidden);
+    Linear<B>::visit_shapes(hidden, wide, scoped("dense_1.", visitor));
+    Linear<B>::visit_shapes(wide, hidden, scoped("dense_2.", visitor));
+    LayerNorm<B>::visit_shapes(hidden, scoped("LayerNorm.", visitor));
+  }
+
   Linear<B> first;   // (4D, D)
   Linear<B> second;  // (D, 4D)
   LayerNorm<B> norm;

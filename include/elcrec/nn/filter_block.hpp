@@ -109,6 +109,11 @@ struct FilterBlock {
     LayerNorm<B>::visit_parameters(self.norm, scoped("LayerNorm.", visitor));
   }
 
+  static void visit_shapes(Index hidden, auto&& visitor) {
+    visitor("high.weight", std::vector<Index>{hidden, hidden});
+    LayerNorm<B>::visit_shapes(hidden, scoped("LayerNorm.", visitor));
+  }
+
   Matrix<B> high_weight;  // W (D, D)
   LayerNorm<B> norm;
   double dropout;

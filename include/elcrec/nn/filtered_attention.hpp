@@ -81,6 +81,13 @@ struct FilteredAttention {
     }
   }
 
+  static void visit_shapes(Index hidden, double filter_share, auto&& visitor) {
+    AttentionBlock<B>::visit_shapes(hidden, visitor);
+    if (filter_share > 0) {
+      FilterBlock<B>::visit_shapes(hidden, scoped("filter.", visitor));
+    }
+  }
+
   AttentionBlock<B> attention;
   std::optional<FilterBlock<B>> filter;
   double share;  ///< s, in [0, 1)

@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/nn/parameter.hpp"
@@ -56,6 +58,11 @@ struct LayerNorm {
   static void visit_parameters(auto& self, auto&& visitor) {
     visitor("weight", self.gamma.view(), 1);
     visitor("bias", self.beta.view(), 1);
+  }
+
+  static void visit_shapes(Index hidden, auto&& visitor) {
+    visitor("weight", std::vector<Index>{hidden});
+    visitor("bias", std::vector<Index>{hidden});
   }
 
   Matrix<B> gamma;  // (1, D)

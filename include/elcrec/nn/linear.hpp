@@ -1,5 +1,7 @@
 #pragma once
 
+#include <vector>
+
 #include "elcrec/backend/matrix.hpp"
 #include "elcrec/core/concepts.hpp"
 
@@ -38,6 +40,11 @@ struct Linear {
   static void visit_parameters(auto& self, auto&& visitor) {
     visitor("weight", self.weight.view(), 2);
     visitor("bias", self.bias.view(), 1);
+  }
+
+  static void visit_shapes(Index inputs, Index outputs, auto&& visitor) {
+    visitor("weight", std::vector<Index>{outputs, inputs});
+    visitor("bias", std::vector<Index>{outputs});
   }
 
   Matrix<B> weight;  // (O, I)

@@ -27,11 +27,11 @@ struct Parameter {
   }
 };
 
-/// A visitor that puts `prefix` before the names it is given.
+/// A visitor of parameters, or of their shapes, that puts `prefix` before the names it is given.
 template <class Visitor>
 [[nodiscard]] auto scoped(std::string prefix, Visitor& visitor) {
-  return [prefix = std::move(prefix), &visitor](const std::string& name, auto values, int rank) {
-    visitor(prefix + name, values, rank);
+  return [prefix = std::move(prefix), &visitor](const std::string& name, auto&&... rest) {
+    visitor(prefix + name, rest...);
   };
 }
 

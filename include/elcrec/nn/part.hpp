@@ -9,16 +9,36 @@
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/nn/parameter.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
 
 /// What a model consists of: an object whose parameters have names (see nn/parameter.hpp). A copy is deep, so that one
 /// part may hold the gradient of another.
+///
+/// To be saved and loaded with a model it is a DescribedPart as well.
 template <class P>
 concept Part = std::copy_constructible<P> && requires(const P& part) {
   typename P::Backend;
   P::visit_parameters(part, AnyFunction{});
+};
+
+/// A part that a file can bring back (see model/model_file.hpp):
+///
+/// - `name`, `Options` with a static visit_options (core/options.hpp), and `options()`;
+/// - construction from (backend, options), which checks them: they may come from a file that nobody vouches for;
+/// - `static void visit_shapes(const Options&, auto&& visitor)`: visitor(name, shape) for the parameters that such a
+///   part has, so that a file's tensors are compared before anything is allocated. Throws ArgumentError for sizes whose
+///   products are no Index;
+/// - `static void check_unsaved(const Options&, Index saved)` if it allocates what does not shrink with its parameters:
+///   throws ArgumentError where that is out of proportion to a file of `saved` numbers.
+template <class P>
+concept DescribedPart = Part<P> && Named<P> && HasOptions<typename P::Options> &&
+    std::constructible_from<P, const typename P::Backend&, const typename P::Options&> &&
+    requires(const P& part, const typename P::Options& options) {
+  { part.options() } -> std::convertible_to<typename P::Options>;
+  P::visit_shapes(options, AnyFunction{});
 };
 
 /// The gradient of a part whose objectives and passes run slice by slice: one copy of the part for each of

@@ -6,8 +6,8 @@
 #include <filesystem>
 
 #include "elcrec/backend/cpu.hpp"
-#include "elcrec/io/checkpoint.hpp"
 #include "elcrec/model/elcrec.hpp"
+#include "elcrec/model/elcrec_checkpoint.hpp"
 #include "elcrec/serve/recommender.hpp"
 
 #if defined(ELCREC_PRECOMPILED)

@@ -2,8 +2,10 @@
 
 #include <cstddef>
 #include <span>
+#include <string_view>
 #include <vector>
 
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/augmentation.hpp"
 #include "elcrec/data/columns.hpp"
 #include "elcrec/data/position_index.hpp"
@@ -19,9 +21,16 @@ using CropMaskReorder = RandomView<Crop, Mask, Reorder>;
 /// Columns: Users, Labels, and the lists of position_index().
 template <Augmentation A = CropMaskReorder>
 struct AugmentedPair {
+  static constexpr std::string_view name = "AugmentedPair";
   static constexpr bool needs_causal = false;
 
   A augmentation{};
+
+  static void visit_options(auto& self, auto&& visitor) requires Described<A> {
+    constexpr std::string_view augmentation = A::name;
+    visitor("augmentation", augmentation);
+    visitor(augmentation, self.augmentation);
+  }
 
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
     std::vector<ItemId> augmented;

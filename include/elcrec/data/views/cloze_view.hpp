@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "elcrec/core/error.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/columns.hpp"
 #include "elcrec/data/views/view.hpp"
 
@@ -29,6 +30,17 @@ struct ClozeView {
   /// What RecBole 1.2.1 leaves out is no target here either, though it is masked: the first item of a sequence, and all
   /// but the last floor(mask_ratio · L) masked ones.
   bool recbole_targets = false;
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("mask_item", self.mask_item);
+    visitor("mask_ratio", self.mask_ratio);
+    visitor("last_ratio", self.last_ratio);
+    visitor("recbole_targets", self.recbole_targets);
+  }
+  void check() const {
+    check_share("mask_ratio", mask_ratio);
+    check_share("last_ratio", last_ratio);
+  }
 
   /// Throws ArgumentError for a mask that is an item, and ratios out of their range.
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {

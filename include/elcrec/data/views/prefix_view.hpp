@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "elcrec/data/columns.hpp"
@@ -13,6 +14,7 @@ namespace elcrec::inline ELCREC_TARGET {
 /// last token, and sampled negatives beside it as in InputView. The targets are those of InputView, one a sequence; an
 /// encoder may look at the whole of it, so it need not be causal. Columns: Targets, Negatives, Users.
 struct PrefixView {
+  static constexpr std::string_view name = "PrefixView";
   static constexpr bool needs_causal = false;
 
   void build(const BatchSource& source, std::span<const Index> users, TokenBatch& batch) const {
