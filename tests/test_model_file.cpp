@@ -41,8 +41,8 @@ using Metadata = std::map<std::string, std::string>;
 using Intents = el::SequentialModel<Encoder, el::LearnableClusters<el::Dynamic, el::Dynamic, B>, el::CosineHead<B>,
                                     el::NextItemBy<el::NextItemLoss::softmax, el::PrefixView>, el::ProjectCenters,
                                     el::ClusterLoss, el::IntentContrastiveLoss<>>;
-using Biased =
-    el::SequentialModel<Encoder, el::DotBiasHead<B>, el::NextItemBpr, el::NextItemBy<el::NextItemLoss::softmax>>;
+using Biased = el::SequentialModel<Encoder, el::DotBiasHead<B>, el::NextItemBpr,
+                                   el::NextItemBy<el::NextItemLoss::softmax, el::ClozeView>, el::MaskQuery>;
 
 /// A path of a test's own, gone at the end.
 struct TemporaryFile {
@@ -54,7 +54,7 @@ struct TemporaryFile {
 };
 
 const el::LeaveOneOut& split() {
-  static const auto data = el::leave_one_out(el::make_synthetic({.users = 60, .items = 30, .intents = 3}).data);
+  static const auto data = el::leave_one_out(el::make_synthetic({.users = 60, .items = 60}).data);
   return data;
 }
 
@@ -93,6 +93,13 @@ Intents make_intents() {
   auto& contrast = model.objective<el::IntentContrastiveLoss<>>();
   contrast.sequence.pooling = contrast.intent.pooling = el::Pooling::concat;
   contrast.intent.share_views = false;
+  return model;
+}
+
+Biased make_biased() {
+  auto model = make<Biased>(el::DotBiasHead<B>(B(), split().item_count() + 2));
+  model.view<el::ClozeView>().mask_item = model.mask_item();
+  model.view<el::ClozeView>().mask_ratio = 0.3;
   return model;
 }
 
@@ -207,9 +214,7 @@ TEST_CASE("a composition loads by its type, with its metrics, and trains on as t
   SUBCASE("SASRec") { check_round_trip(make<el::SasRec<B>>()); }
   SUBCASE("CL4SRec") { check_round_trip(make_cl4srec()); }
   SUBCASE("intents, a head, prefixes, a nested objective") { check_round_trip(make_intents()); }
-  SUBCASE("a head with parameters, two objectives of one name") {
-    check_round_trip(make<Biased>(el::DotBiasHead<B>(B(), split().item_count() + 2)));
-  }
+  SUBCASE("a head with parameters, two objectives of one name") { check_round_trip(make_biased()); }
   SUBCASE("ELCRec") {
     el::ELCRecOptions o;
     o.items = split().item_count();
@@ -257,16 +262,13 @@ TEST_CASE("what a file says of a composition") {
                           {"view.AugmentedPair.random.mask.ratio", "0.3"},
                           {"view.AugmentedPair.random.reorder.ratio", "0.5"}};
   CHECK(metadata == expected);
-  CHECK(make<Biased>(el::DotBiasHead<B>(B(), split().item_count() + 2)).metadata().at("objective.next_item_2.loss") ==
-        "softmax");
+  CHECK(make_biased().metadata().at("objective.next_item_2.loss") == "softmax");
 }
 
 TEST_CASE("every option of a file is read, and none may be missing or out of range") {
   SUBCASE("CL4SRec") { check_every_option(make_cl4srec()); }
   SUBCASE("intents") { check_every_option(make_intents()); }
-  SUBCASE("a head with parameters") {
-    check_every_option(make<Biased>(el::DotBiasHead<B>(B(), split().item_count() + 2)));
-  }
+  SUBCASE("a head with parameters") { check_every_option(make_biased()); }
 }
 
 TEST_CASE("another format, composition or option is refused by name") {
@@ -319,7 +321,7 @@ TEST_CASE("poolings of another width than the intents' are refused") {
 TEST_CASE("sizes that a file does not hold are refused before anything is built") {
   const TemporaryFile file;
   const auto model = make_intents();
-  const auto biased = make<Biased>(el::DotBiasHead<B>(B(), split().item_count() + 2));
+  const auto biased = make_biased();
   const auto peak = [] {
     rusage usage{};
     ::getrusage(RUSAGE_SELF, &usage);

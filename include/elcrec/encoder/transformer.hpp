@@ -222,6 +222,7 @@ class TransformerEncoder {
             ", expected a divisor of the hidden size ", o.hidden);
     require(o.layers >= 0 && o.layers <= 64, "layers: found ", o.layers, ", expected 0 to 64");
     require(o.max_length >= 1, "maximum length: found ", o.max_length, ", expected at least 1");
+    require(o.filter_frequencies >= 1, "filter_frequencies: found ", o.filter_frequencies, ", expected at least 1");
     require(o.epsilon >= 1e-30 && o.epsilon <= 1, "epsilon of the layer norms: found ", o.epsilon,
             ", expected a value in [1e-30, 1]");
     for (const double rate : {o.dropout, o.attention_dropout}) {
