@@ -85,7 +85,7 @@ class Snapshot {
   /// finite.
   Snapshot(Model model, ItemMap items, ScoreTable table = ScoreTable::compact)
       : model_(std::move(model)), items_(checked(std::move(items), model_)), recommender_(model_, table) {}
-  /// Of a file: `Snapshot(load_elcrec<Cpu>(path, backend))`.
+  /// Of a file: `Snapshot(load_model<Model>(path, backend))`.
   explicit Snapshot(LoadedModel<Model> loaded, ScoreTable table = ScoreTable::compact)
       : Snapshot(std::move(loaded.model), std::move(loaded.items), table) {}
   Snapshot(const Snapshot&) = delete;

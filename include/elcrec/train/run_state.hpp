@@ -15,6 +15,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/excerpt.hpp"
 #include "elcrec/core/finite.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/data/leave_one_out.hpp"
 #include "elcrec/io/checkpoint.hpp"
 #include "elcrec/train/options.hpp"

@@ -12,6 +12,7 @@
 
 #include "elcrec/core/concepts.hpp"
 #include "elcrec/core/matrix_view.hpp"
+#include "elcrec/core/options.hpp"
 #include "elcrec/io/checkpoint.hpp"
 #include "elcrec/nn/parameter.hpp"
 #include "elcrec/optim/optimizer.hpp"
