@@ -66,6 +66,7 @@ struct NextItemBy {
     constexpr NextItemLoss loss = Loss;
     constexpr std::string_view view = V::name;
     visitor("weight", self.weight);
+    visitor("labels", self.labels);
     visitor("loss", loss);
     visitor("view", view);
   }
