@@ -752,6 +752,30 @@ TEST_CASE("a log goes on after a line that was cut") {
 
 // ---- small data -----------------------------------------------------------------------------------------------------
 
+TEST_CASE("long histories are trained on in the memory that is given") {
+  const Program program;
+  std::string lines;
+  for (int user = 1; user <= 30; ++user) {
+    lines += std::to_string(user);
+    for (int i = 0; i < 120; ++i) {
+      lines += ' ' + std::to_string((user * 7 + i * (1 + user % 5)) % 211 + 1);
+    }
+    lines += '\n';
+  }
+  write_file(program / "long.txt", lines);
+  const Args train = {"train",    "--data", "long.txt",         "--out", "x",         "--epochs", "1",
+                      "--hidden", "8",      "--no-k-means-end", "--log", "log.jsonl", "--memory"};
+  const auto with = [&](const char* megabytes) {
+    Args all = train;
+    all.emplace_back(megabytes);
+    return all;
+  };
+  REQUIRE(program.run(with("16")).code == 0);
+  const auto epoch = nlohmann::json::parse(read_file(program / "log.jsonl"));
+  CHECK(epoch.at("rss_mb") < 120);  // 330 with as much as it likes
+  check_fails(program, with("0"), {"memory: found 0 MB, expected at least 1"});
+}
+
 TEST_CASE("a first try on a few users works") {
   const Program program;
   for (const int users : {1, 3, 10}) {

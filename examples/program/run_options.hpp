@@ -36,6 +36,7 @@ struct RunOptions {
   double weight_decay = 0;
   int patience = 40;
   double clip_norm = 0;
+  Index memory = 1024;
   long warmup_steps = 0;
   elcrec::Schedule::Shape schedule = elcrec::Schedule::Shape::constant;
   bool k_means = true;
@@ -97,6 +98,7 @@ void visit_options(Options& o, auto&& visitor) {
   visitor("weight_decay", o.weight_decay, "of Adam (as in AdamW), on matrices");
   visitor("patience", o.patience, "epochs without a better validation NDCG@20 before training stops");
   visitor("clip_norm", o.clip_norm, "limit of the joint gradient norm; 0 for none");
+  visitor("memory", o.memory, "megabytes that a step may take: longer histories pass in parts");
   visitor("warmup_steps", o.warmup_steps, "steps over which the learning rate rises to its value");
   visitor("schedule", o.schedule, "learning rate after that");
   visitor("k_means", o.k_means, "centers start from k-means over the users; otherwise at random");
@@ -112,11 +114,13 @@ void visit_options(Options& o, auto&& visitor) {
 
 [[nodiscard]] inline elcrec::TrainerOptions trainer_options(const RunOptions& run, std::uint64_t seed,
                                                             const std::atomic<bool>& stop) {
+  elcrec::require(run.memory >= 1, "memory: found ", run.memory, " MB, expected at least 1");
   return {.epochs = run.epochs,
           .batch_size = run.batch_size,
           .patience = run.patience,
           .seed = seed,
           .clip_norm = run.clip_norm,
+          .memory = static_cast<std::size_t>(run.memory) << 20,
           .schedule = {.shape = run.schedule, .warmup_steps = run.warmup_steps},
           .validation = {.protocol = run.protocol},
           .stop = &stop};

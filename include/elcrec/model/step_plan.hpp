@@ -15,6 +15,9 @@
 
 namespace elcrec::inline ELCREC_TARGET {
 
+/// Bytes that a training step may take if nothing else is said.
+inline constexpr std::size_t usual_step_memory = std::size_t{1} << 30;
+
 /// How a training step keeps within its memory. The sequences of views that are read by sums over samples alone
 /// (sums_over_samples) pass in phases of as many as fit; all other views are encoded in the first phase, and where that
 /// is too much they keep nothing for the backward pass, which encodes them once more.

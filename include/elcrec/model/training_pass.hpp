@@ -52,14 +52,11 @@ class TrainingPass {
   using Views = typename Model::Views;
   using SourceList = typename Model::SourceList;
 
-  /// Bytes that a step may take.
-  static constexpr std::size_t usual_memory = std::size_t{1} << 30;
-
   TrainingPass(const TrainingPass&) = delete;
   TrainingPass& operator=(const TrainingPass&) = delete;
   /// Throws ArgumentError if an objective would train the encoder on targets that it can see, or if the model's
   /// parameters are not those of its parts.
-  explicit TrainingPass(Model& model, std::size_t memory_budget = usual_memory)
+  explicit TrainingPass(Model& model, std::size_t memory_budget = usual_step_memory)
       : model_(checked(model)),
         backend_(model.backend()),
         uploads_(backend_, memory_budget),

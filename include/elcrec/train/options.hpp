@@ -1,6 +1,7 @@
 #pragma once
 
 #include <atomic>
+#include <cstddef>
 #include <cstdint>
 #include <filesystem>
 #include <functional>
@@ -9,6 +10,7 @@
 #include "elcrec/core/error.hpp"
 #include "elcrec/core/types.hpp"
 #include "elcrec/eval/evaluate.hpp"
+#include "elcrec/model/step_plan.hpp"
 #include "elcrec/optim/schedule.hpp"
 
 namespace elcrec::inline ELCREC_TARGET {
@@ -20,6 +22,9 @@ struct TrainerOptions {
   int metric_cutoff = 20;  ///< k of that NDCG
   std::uint64_t seed = 0;
   double clip_norm = 0;  ///< limit of the joint gradient norm; 0 for none
+  /// Bytes that a step may take beside model and optimizer: one of more tokens passes in parts (StepPlan), whose sums
+  /// are in an order of their own. A resumed run has the bits of an uninterrupted one with as much memory.
+  std::size_t memory = usual_step_memory;
   Schedule schedule{};
   EvaluationOptions validation{};
   std::filesystem::path checkpoint{};  ///< where to save; empty for nowhere

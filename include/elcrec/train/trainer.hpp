@@ -55,7 +55,10 @@ class Trainer {
   /// model brings, a tuple from its stages(), if it has some; with NoStages none.
   template <class... Stages>
   explicit Trainer(Model& model, Opt optimizer, TrainerOptions options = {}, Stages... stages) try
-      : model_(model), options_(std::move(options)), pass_(model), run_(model.backend(), optimizer, parameters(model)) {
+      : model_(model),
+        options_(std::move(options)),
+        pass_(model, options_.memory),
+        run_(model.backend(), optimizer, parameters(model)) {
     check(options_);
     const auto add = [this](auto&&... list) { (stages_.add(std::move(list)), ...); };
     if constexpr (sizeof...(Stages) > 0) {
