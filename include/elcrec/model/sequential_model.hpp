@@ -133,7 +133,8 @@ class SequentialModel {
   SequentialModel(const Backend& backend, const ItemTableOptions& table, Encoder encoder_part, Parts... parts)
       : encoder(std::move(encoder_part)),
         backend_(backend),
-        items_(backend, std::string(item_table_tensor), checked(table.items) + 2, encoder.hidden(), padding_item),
+        items_(backend, std::string(item_table_tensor), checked(table.items) + 2, encoder.hidden(), padding_item,
+               "the item table"),
         parts_(std::move(parts)...),
         seed_(table.seed) {
     static_assert(std::is_same_v<TypeList<Parts...>, PartList>, "a model is made of its parts, in their order");

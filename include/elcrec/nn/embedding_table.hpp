@@ -3,6 +3,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -28,13 +29,13 @@ class EmbeddingTable {
 
   static constexpr std::int32_t no_row = -1;
 
-  /// All rows 0. `name` is the parameter's; look-ups of row `untrained` get no gradient. Throws ArgumentError and
-  /// MemoryError, which names `option` as what lowers the size.
+  /// All rows 0. `name` is the parameter's, `what` the table's in messages; look-ups of row `untrained` get no
+  /// gradient. Throws ArgumentError and MemoryError.
   EmbeddingTable(const B& backend, std::string name, Index rows, Index cols, std::int32_t untrained = no_row,
-                 const std::string& option = "a smaller `hidden`")
+                 std::string_view what = "the table")
       : name_(std::move(name)),
         untrained_(untrained),
-        values_(in_memory_for(message("the table '", name_, "', ", rows, " x ", cols), option,
+        values_(in_memory_for(message(what, ", ", rows, " x ", cols), "a smaller `hidden`",
                               [&] { return Matrix<B>(backend, rows, cols); })) {}
 
   [[nodiscard]] const std::string& name() const { return name_; }
