@@ -1123,6 +1123,26 @@ TEST_CASE_TEMPLATE("gradients through heads, beside an objective that reads enco
   check_head<B, el::CosineHead<B>, el::NextItemBce>(cosine);
 }
 
+TEST_CASE("centers are projected where an objective after that reads them, and left alone where none does") {
+  const el::Reference backend;
+  auto model = every_objective(backend, el::Pooling::mean, el::Padding::masked);
+  using Model = decltype(model);
+  const auto batches = random_batches<Model>(el::Padding::masked);
+  el::TrainingPass<Model> pass(model);
+  backend.parallel_for(1,
+                       [&](auto& lane, Index) { lane.scale(2.0, el::MatrixView<double>(model.clusters().centers())); });
+  const auto length = [&] {
+    const double* center = model.clusters().centers().row(0);
+    return std::sqrt(std::inner_product(center, center + hidden, center, 0.0));
+  };
+  model.objective<el::SequenceContrast<>>().weight = 1;  // stands before the projection
+  pass.run(batches, 0, 0);
+  CHECK(length() == doctest::Approx(2));
+  model.objective<el::ClusterLoss>().weight = 1;
+  pass.run(batches, 0, 1);
+  CHECK(length() == doctest::Approx(1));
+}
+
 // ---- steps in little memory ----------------------------------------------------------------------------------------
 
 namespace {

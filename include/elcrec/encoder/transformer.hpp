@@ -159,7 +159,7 @@ class TransformerEncoder {
   static void visit_parameters(auto& self, auto&& visitor) {
     visitor("position_embeddings.weight", MatrixView(self.positions_.view()), 2);
     for (std::size_t i = 0; i < self.layers_.size(); ++i) {
-      const std::string layer = "item_encoder.layer." + std::to_string(i) + ".";
+      const std::string layer = message("item_encoder.layer.", i, '.');
       FilteredAttention<B>::visit_parameters(self.layers_[i].attention, scoped(layer + "attention.", visitor));
       FeedForward<B>::visit_parameters(self.layers_[i].feed_forward, scoped(layer + "intermediate.", visitor));
     }

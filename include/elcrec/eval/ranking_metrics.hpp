@@ -71,8 +71,8 @@ class RankingMetrics {
   [[nodiscard]] std::vector<std::pair<std::string, double>> values() const {
     std::vector<std::pair<std::string, double>> values;
     for (const int k : cutoffs_) {
-      values.emplace_back("HR@" + std::to_string(k), hr(k));
-      values.emplace_back("NDCG@" + std::to_string(k), ndcg(k));
+      values.emplace_back(message("HR@", k), hr(k));
+      values.emplace_back(message("NDCG@", k), ndcg(k));
     }
     values.emplace_back("MRR", mrr());
     return values;

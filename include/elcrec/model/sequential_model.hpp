@@ -291,12 +291,15 @@ class SequentialModel {
         self, [&]<class... Ps>(Ps&... parts) { (std::remove_const_t<Ps>::visit_parameters(parts, visitor), ...); });
   }
 
-  /// f(objective or update) in the order of a step.
+  /// f(objective or update) in the order of a step, without the updates that no objective with a weight comes after.
   void for_each_turn(auto&& f) const {
+    auto left =
+        std::apply([](const auto&... objective) { return ((objective.weight != 0 ? 1 : 0) + ... + 0); }, objectives);
     TurnList::for_each([&]<class C>(std::type_identity<C>) {
       if constexpr (Objective<C>) {
+        left -= std::get<C>(objectives).weight != 0 ? 1 : 0;
         f(std::get<C>(objectives));
-      } else {
+      } else if (left > 0) {
         f(std::get<C>(updates));
       }
     });

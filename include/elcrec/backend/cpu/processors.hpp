@@ -74,7 +74,7 @@ namespace elcrec::inline ELCREC_TARGET::detail {
     }
     // In a container the path may be the host's, of which only the last folder or nothing is mounted: what is not there
     // grants everything.
-    const auto path = std::filesystem::path("/" + line.substr(second + 1)).lexically_normal().relative_path();
+    const auto path = std::filesystem::path(message('/', line.substr(second + 1))).lexically_normal().relative_path();
     for (const char* mount : {controllers.c_str(), controllers.empty() ? "" : "cpu"}) {
       auto group = root / "sys/fs/cgroup" / mount;
       least = (std::min)(least, granted_in(group));
