@@ -14,6 +14,7 @@
 #include <sched.h>
 #endif
 
+#include "elcrec/core/error.hpp"
 #include "elcrec/core/types.hpp"
 
 namespace elcrec::inline ELCREC_TARGET::detail {
