@@ -1,5 +1,6 @@
-// Models of other papers composed outside the library (compose/), each trained, evaluated and served by it unchanged.
-// Returns 1 if one of them is not better than popularity.
+// Models of other papers composed outside the library (compose/), each trained, evaluated, saved, loaded and served by
+// it unchanged. Returns 1 if one of them is not better than popularity.
+#include <filesystem>
 #include <iostream>
 #include <string_view>
 #include <vector>
@@ -18,7 +19,12 @@ bool run(std::string_view name, Model& model, const el::LeaveOneOut& split, doub
   const auto popularity = el::evaluate_popularity(split, el::Split::test);
   std::cout << name << "  " << own << "\npopularity  " << popularity << '\n';
 
-  const el::Recommender recommender(model);
+  const auto path = std::filesystem::temp_directory_path() / el::message("elcrec_", name, ".safetensors");
+  el::save_model(path, model, split.dataset().item_map());
+  const auto loaded = el::load_model<Model>(path, model.backend());
+  std::filesystem::remove(path);
+
+  const el::Recommender recommender(loaded.model);
   auto scratch = recommender.make_scratch();
   std::cout << "user 0, next:";
   for (const auto& [item, score] :
@@ -35,9 +41,9 @@ int main() {
   constexpr el::Index length = 20;
 
   compose::BprMf<el::Cpu> factors(backend, split.item_count(),
-                                  compose::UserTable<el::Cpu>(backend, split.user_count(), 32, length, 1));
+                                  compose::UserTable<el::Cpu>(backend, {split.user_count(), 32, length}, 1));
   compose::Gru4Rec<el::Cpu> recurrent(backend, split.item_count(),
-                                      compose::GruEncoder<el::Cpu>(backend, 32, 48, length, 1));
+                                      compose::GruEncoder<el::Cpu>(backend, {32, 48, length}, 1));
   const bool factors_learn = run("BPR-MF", factors, split, 1.2);
   const bool recurrent_learns = run("GRU4Rec", recurrent, split, 2);
   return factors_learn && recurrent_learns ? 0 : 1;

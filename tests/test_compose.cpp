@@ -8,6 +8,7 @@
 #include <vector>
 
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include "compose/bpr_mf.hpp"
 #include "compose/gru4rec.hpp"
@@ -147,7 +148,7 @@ TEST_CASE_TEMPLATE("matrix factorisation by BPR equals RecBole's", B, EVERY_BACK
   const auto file = baseline("bpr_mf");
   const Index items = std::stol(file.metadata().at("items"));
   const Index users = std::stol(file.metadata().at("users"));
-  Baseline<Model> golden{file, Model(backend, items - 1, compose::UserTable<B>(backend, users, 16, 1, 0))};
+  Baseline<Model> golden{file, Model(backend, items - 1, compose::UserTable<B>(backend, {users, 16, 1}))};
   auto& batch = golden.batches.template of<el::InputView>();
   batch.start(1, el::Padding::masked);
   const auto positives = golden.ids("pos_items");
@@ -169,7 +170,7 @@ TEST_CASE_TEMPLATE("GRU4Rec equals RecBole's", B, EVERY_BACKEND) {
   const auto file = baseline("gru4rec");
   const Index items = std::stol(file.metadata().at("items"));
   const Index length = std::stol(file.metadata().at("max_length"));
-  Baseline<Model> golden{file, Model(backend, items - 1, compose::GruEncoder<B>(backend, 16, 24, length, 0))};
+  Baseline<Model> golden{file, Model(backend, items - 1, compose::GruEncoder<B>(backend, {16, 24, length}))};
   golden.model.template objective<el::NextItemSoftmax>().labels.padding_competes = true;
   auto& batch = golden.batches.template of<el::InputView>();
   batch.start(length, el::Padding::masked);
@@ -191,7 +192,7 @@ TEST_CASE_TEMPLATE("GRU4Rec equals RecBole's", B, EVERY_BACKEND) {
 TEST_CASE_TEMPLATE("a user table's gradient is rows, under any memory", B, EVERY_BACKEND) {
   const B backend;
   using Model = compose::BprMf<B>;
-  Model model(backend, 60, compose::UserTable<B>(backend, 20, 8, 5, 0));
+  Model model(backend, 60, compose::UserTable<B>(backend, {20, 8, 5}));
   const auto split = el::leave_one_out(el::make_synthetic({.users = 20, .items = 60}).data);
   const el::UniformNegativeSampler negatives(split.dataset());
   el::StepBatches<Model> batches;
@@ -213,4 +214,42 @@ TEST_CASE_TEMPLATE("a user table's gradient is rows, under any memory", B, EVERY
   for (std::size_t i = 0; i < expected.size(); ++i) {
     CHECK(found[i] == doctest::Approx(expected[i]).epsilon(1e-12));
   }
+}
+
+namespace {
+
+/// What a model serves to every user, with its scores.
+template <class Model>
+std::vector<std::pair<el::ItemId, float>> served(const Model& model, const el::LeaveOneOut& split) {
+  std::vector<std::pair<el::ItemId, float>> all;
+  const el::Recommender recommender(model);
+  auto scratch = recommender.make_scratch();
+  for (Index user = 0; user < split.user_count(); ++user) {
+    const auto history = split.input(user, el::Split::test);
+    for (const auto& [item, score] : recommender.recommend(history, 5, scratch, false, el::user_row(user))) {
+      all.emplace_back(item, score);
+    }
+  }
+  return all;
+}
+
+template <class Model>
+void check_saved(Model model) {
+  const auto split = el::leave_one_out(el::make_synthetic({.users = 20, .items = 60}).data);
+  el::Trainer(model, el::Adam{}, {.epochs = 2, .batch_size = 8}).fit(split);
+  const auto path = std::filesystem::temp_directory_path() / el::message("elcrec_compose_", getpid(), ".safetensors");
+  el::save_model(path, model, split.dataset().item_map());
+  const auto loaded = el::load_model<Model>(path, model.backend());
+  std::filesystem::remove(path);
+  CHECK(served(loaded.model, split) == served(model, split));
+  CHECK(el::evaluate(loaded.model, split, el::Split::test).ndcg(20) ==
+        el::evaluate(model, split, el::Split::test).ndcg(20));
+}
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("models of one's own are trained, saved, loaded, evaluated and served", B, EVERY_BACKEND) {
+  const B backend;
+  check_saved(compose::BprMf<B>(backend, 60, compose::UserTable<B>(backend, {20, 8, 5})));
+  check_saved(compose::Gru4Rec<B>(backend, 60, compose::GruEncoder<B>(backend, {8, 6, 5})));
 }

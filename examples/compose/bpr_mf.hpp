@@ -3,6 +3,8 @@
 // Matrix factorisation by Bayesian personalised ranking (Rendle et al., UAI 2009) as RecBole has it: a user table in
 // the place of an encoder, written outside the library.
 #include <cstdint>
+#include <string_view>
+#include <vector>
 
 #include <elcrec/elcrec.hpp>
 
@@ -10,10 +12,22 @@ namespace compose {
 
 namespace el = elcrec;
 
+struct UserTableOptions {
+  el::Index users = 1, hidden = 64, max_length = 50;
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("users", self.users);
+    visitor("hidden", self.hidden);
+    visitor("max_length", self.max_length);
+  }
+};
+
 /// y_t = U[user of the sequence], whatever the items: a table whose gradient is rows.
 template <el::Backend B>
 class UserTable : public el::EmbeddingTable<B> {
  public:
+  static constexpr std::string_view name = "user_table";
+  using Options = UserTableOptions;
   using Backend = B;
   using T = typename B::Scalar;
   using In = el::MatrixView<const T>;
@@ -21,11 +35,12 @@ class UserTable : public el::EmbeddingTable<B> {
   struct Cache {};
 
   /// Row 0 is of nobody in particular; user u of the data is row u + 1, as in the column Users.
-  UserTable(const B& backend, el::Index users, el::Index hidden, el::Index max_length, std::uint64_t seed)
-      : el::EmbeddingTable<B>(backend, "user_embedding.weight", users + 1, hidden), max_length_(max_length) {
+  UserTable(const B& backend, const UserTableOptions& o, std::uint64_t seed = 0)
+      : el::EmbeddingTable<B>(backend, "user_embedding.weight", o.users + 1, o.hidden), max_length_(o.max_length) {
     el::initialise_normal(backend, seed, 1, 0.1, this->view());
   }
 
+  [[nodiscard]] UserTableOptions options() const { return {this->rows() - 1, this->cols(), max_length_}; }
   [[nodiscard]] el::Index hidden() const { return this->cols(); }
   [[nodiscard]] el::Index max_length() const { return max_length_; }
   [[nodiscard]] bool causal() const { return true; }
@@ -45,9 +60,13 @@ class UserTable : public el::EmbeddingTable<B> {
     pass.lane.gather_rows(this->view(), tokens.template column<el::Users>(), y, el::Write::replace);
   }
 
+  static void visit_shapes(const UserTableOptions& o, auto&& visitor) {
+    el::require(o.users >= 1 && o.users < (el::Index{1} << 31), "users: found ", o.users, ", expected 1 to 2^31 - 1");
+    visitor("user_embedding.weight", std::vector<el::Index>{o.users + 1, o.hidden});
+  }
   template <class To>
   [[nodiscard]] UserTable<To> remake(const To& backend) const {
-    return {backend, this->rows() - 1, hidden(), max_length_, 0};
+    return {backend, options()};
   }
 
  private:
@@ -68,6 +87,8 @@ struct BprLoss {
   static constexpr std::string_view name = "bpr";
   static constexpr bool sums_over_samples = true;
   double weight = 1.0;
+
+  static void visit_options(auto& self, auto&& visitor) { visitor("weight", self.weight); }
 
   void evaluate(el::TrainingStep auto& step) const {
     auto& users = step.template encoding<el::InputView>();

@@ -3,6 +3,8 @@
 // GRU4Rec (Hidasi et al., ICLR 2016) as RecBole has it: a recurrent encoder, written outside the library.
 #include <cmath>
 #include <cstdint>
+#include <string_view>
+#include <vector>
 
 #include <elcrec/elcrec.hpp>
 
@@ -10,12 +12,24 @@ namespace compose {
 
 namespace el = elcrec;
 
+struct GruOptions {
+  el::Index hidden = 64, state = 128, max_length = 50;
+
+  static void visit_options(auto& self, auto&& visitor) {
+    visitor("hidden", self.hidden);
+    visitor("state", self.state);
+    visitor("max_length", self.max_length);
+  }
+};
+
 /// With x_t = E[item_t] and h_0 = 0:
 ///   r = σ(W_r x + U_r h),  z = σ(W_z x + U_z h),  n = tanh(W_n x + r ∘ (U_n h)),  h' = n + z ∘ (h - n),  y = V h' + b
 /// Sequences pass token by token; what does not depend on the state is one product for all tokens.
 template <el::Backend B>
 class GruEncoder {
  public:
+  static constexpr std::string_view name = "gru";
+  using Options = GruOptions;
   using Backend = B;
   using T = typename B::Scalar;
   using In = el::MatrixView<const T>;
@@ -25,11 +39,11 @@ class GruEncoder {
     Out x, wx, previous, uh, gates, h;  // (T, D); W x (T, 3H); h before the token (T, H); U h (T, 3H); r, z, n; h'
   };
 
-  GruEncoder(const B& backend, el::Index hidden, el::Index state, el::Index max_length, std::uint64_t seed)
-      : max_length_(max_length),
-        w_(backend, 3 * state, hidden),
-        u_(backend, 3 * state, state),
-        v_(backend, state, hidden) {
+  GruEncoder(const B& backend, const GruOptions& o, std::uint64_t seed = 0)
+      : max_length_(o.max_length),
+        w_(backend, el::checked_product("gates", 3, o.state), o.hidden),
+        u_(backend, el::checked_product("gates", 3, o.state), o.state),
+        v_(backend, o.state, o.hidden) {
     std::uint32_t which = 1;  // 0 draws the item table
     for (auto& p : el::parameters(*this)) {
       if (p.rank == 2) {
@@ -38,6 +52,7 @@ class GruEncoder {
     }
   }
 
+  [[nodiscard]] GruOptions options() const { return {hidden(), u_.cols(), max_length_}; }
   [[nodiscard]] el::Index hidden() const { return v_.weight.rows(); }
   [[nodiscard]] el::Index max_length() const { return max_length_; }
   [[nodiscard]] bool causal() const { return true; }
@@ -119,6 +134,12 @@ class GruEncoder {
     visitor("gru_layers.weight_ih_l0", el::MatrixView(self.w_.view()), 2);
     visitor("gru_layers.weight_hh_l0", el::MatrixView(self.u_.view()), 2);
     el::Linear<B>::visit_parameters(self.v_, el::scoped("dense.", visitor));
+  }
+  static void visit_shapes(const GruOptions& o, auto&& visitor) {
+    const el::Index gates = el::checked_product("gates", 3, o.state);
+    visitor("gru_layers.weight_ih_l0", std::vector<el::Index>{gates, o.hidden});
+    visitor("gru_layers.weight_hh_l0", std::vector<el::Index>{gates, o.state});
+    el::Linear<B>::visit_shapes(o.state, o.hidden, el::scoped("dense.", visitor));
   }
 
  private:
