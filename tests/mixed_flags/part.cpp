@@ -31,7 +31,7 @@ std::array<double, 2> train() {
   const auto split = elcrec::leave_one_out(elcrec::make_synthetic({.users = 40, .items = 60, .mean_length = 9}).data);
   elcrec::SasRec<Backend> model(
       Backend(), split.item_count(),
-      elcrec::TransformerEncoder<elcrec::Dynamic, Backend>(Backend(), {.hidden = 24, .max_length = 8}, 3), {});
+      elcrec::TransformerEncoder<elcrec::Dynamic, Backend>(Backend(), {.hidden = 24, .max_length = 8}, 3));
   std::array<double, 2> result{};
   elcrec::Trainer trainer(model, elcrec::Adam{}, {.epochs = 1, .batch_size = 40});
   trainer.fit(split, [&](const elcrec::EpochReport& report) { result = {report.losses.total, report.valid.ndcg(20)}; });
