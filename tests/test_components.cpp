@@ -1101,26 +1101,29 @@ TEST_CASE_TEMPLATE("ELCRec and its ablations run and their gradients are right",
   check_pass<el::SasRec<B>>(plain, false, [](auto&) {});
 }
 
-template <class B, class Head, class... Objectives>
-void check_head(const Head& head) {
+template <class B, class... Objectives>
+void check_head(auto make) {
   const auto backend = one_thread<B>();
   for (const auto padding : both_paddings) {
+    using Head = decltype(make(backend));
     using Model = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, Head, Objectives...>;
-    Model model(backend, {items, 1, 0.5}, small_encoder(backend), head);
+    Model model(backend, {items, 1, 0.5}, small_encoder(backend), make(backend));
     model.padding = padding;
     check_pass<Model>(model, false, [](Model&) {});
   }
 }
 
 TEST_CASE_TEMPLATE("gradients through heads, beside an objective that reads encodings", B, EVERY_BACKEND) {
-  const auto backend = one_thread<B>();
-  el::DotBiasHead<B> biased(backend, items + 2);
-  el::initialise_normal(backend, 5, 0, 0.7, biased.bias());
-  check_head<B, el::DotBiasHead<B>, el::NextItemSoftmax>(biased);
-  check_head<B, el::DotBiasHead<B>, el::NextItemBpr, el::SequenceContrast<>>(biased);
-  const el::CosineHead<B> cosine(0.3);
-  check_head<B, el::CosineHead<B>, el::NextItemSoftmax>(cosine);
-  check_head<B, el::CosineHead<B>, el::NextItemBce>(cosine);
+  const auto biased = [](const B& backend) {
+    el::DotBiasHead<B> head(backend, items + 2);
+    el::initialise_normal(backend, 5, 0, 0.7, head.bias());
+    return head;
+  };
+  check_head<B, el::NextItemSoftmax>(biased);
+  check_head<B, el::NextItemBpr, el::SequenceContrast<>>(biased);
+  const auto cosine = [](const B&) { return el::CosineHead<B>(0.3); };
+  check_head<B, el::NextItemSoftmax>(cosine);
+  check_head<B, el::NextItemBce>(cosine);
 }
 
 TEST_CASE("centers are projected where an objective after that reads them, and left alone where none does") {

@@ -107,7 +107,7 @@ class StepPlan {
         C::Views::for_each([&]<class V>(std::type_identity<V>) {
           read[source_of<V>()] = read[source_of<V>()] || reads_view<V>(component);
         });
-        if (changed || !sums<C>() || std::ranges::count(read, true) > 1) {
+        if (changed || !sums<C>() || std::count(read.begin(), read.end(), true) > 1) {
           for (std::size_t s = 0; s < SourceList::size; ++s) {
             result[s] = result[s] && !read[s];
           }

@@ -122,7 +122,9 @@ class Slot {
     return static_cast<std::uint64_t>(place - state_->all.begin());
   }
 
-  Place& place_of(std::uint64_t word) const noexcept { return state_->all[static_cast<std::size_t>(word % places)]; }
+  Place& place_of(std::uint64_t word) const noexcept {
+    return *(state_->all.begin() + static_cast<std::ptrdiff_t>(word % places));
+  }
   void replaced(std::uint64_t word) noexcept { place_of(word).add(static_cast<std::int64_t>(word / places)); }
 
   std::shared_ptr<State> state_;

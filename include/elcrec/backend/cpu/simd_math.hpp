@@ -146,9 +146,9 @@ inline Pack<float> tanh(Pack<float> x) {
   using V = Pack<float>;
   const V z = x * x;
   const V p = (((z * -0.00551516048F + 0.0204694163F) * z - 0.0536880218F) * z + 0.133308303F) * z - 0.333332598F;
-  const V small = x + x * z * p;
-  const V large = 1.0F - 2.0F / (exp(x + x) + 1.0F);
-  return z < 0.4F ? small : large;
+  const V near_zero = x + x * z * p;
+  const V elsewhere = 1.0F - 2.0F / (exp(x + x) + 1.0F);
+  return z < 0.4F ? near_zero : elsewhere;
 }
 
 /// tanh x lane by lane with the standard library's accuracy.
