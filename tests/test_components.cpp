@@ -1,5 +1,6 @@
 // Gradients of every component and loss against central differences in double, values against plain formulas.
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <functional>
 #include <initializer_list>
@@ -1178,7 +1179,7 @@ void check_little_memory(Model& model, std::size_t bytes) {
 TEST_CASE_TEMPLATE("a step in little memory is the step", B, EVERY_BACKEND) {
   const auto backend = one_thread<B>();
   for (const auto padding : both_paddings) {
-    for (const std::size_t bytes : {1, 4000, 30000}) {
+    for (const std::size_t bytes : std::array<std::size_t, 3>{1, 4000, 30000}) {
       using NextItems = el::SequentialModel<el::TransformerEncoder<el::Dynamic, B>, el::NextItem>;
       NextItems next(backend, {items, 1, 0.5}, small_encoder(backend));
       next.padding = padding;

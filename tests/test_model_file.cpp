@@ -184,7 +184,9 @@ template <class Model>
 void check_every_option(const Model& model) {
   const TemporaryFile file;
   Index accepted = 0;
-  for (const auto& [key, value] : model.metadata()) {
+  for (const auto& option : model.metadata()) {
+    const std::string& key = option.first;  // Clang 14 lets no lambda use a structured binding
+    const std::string& value = option.second;
     CAPTURE(key);
     write_changed(file.path, model, [&](Metadata& metadata) { metadata.erase(key); });
     const std::string missing = load_error<Model>(file.path);

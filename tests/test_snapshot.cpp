@@ -335,7 +335,7 @@ TEST_CASE("a snapshot tells its model whose history it is") {
   snapshot.recommend_batch(histories, 6, batch, el::UnknownItems::ignore, false, users);
   CHECK(batch.of(1).empty());
   Names best;
-  for (const std::size_t u : {0, 2, 3}) {
+  for (const std::size_t u : {0U, 2U, 3U}) {
     const auto expected = snapshot.recommender().recommend(rows, 6, row_scratch, false, users[u]);
     const auto found = snapshot.recommend(history, 6, scratch, el::UnknownItems::refuse, false, users[u]);
     REQUIRE(found.size() == 6);
