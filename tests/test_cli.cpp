@@ -772,7 +772,7 @@ TEST_CASE("long histories are trained on in the memory that is given") {
   };
   REQUIRE(program.run(with("16")).code == 0);
   const auto epoch = nlohmann::json::parse(read_file(program / "log.jsonl"));
-  CHECK(epoch.at("rss_mb") < 120);  // 330 with as much as it likes
+  CHECK(epoch.at("rss_mb") < 300);  // 36 here, 514 in a gigabyte; 150 and 571 under AddressSanitizer
   check_fails(program, with("0"), {"memory: found 0 MB, expected at least 1"});
 }
 
