@@ -65,8 +65,8 @@ class StageState {
   std::vector<Number> numbers;
 };
 
-/// Something that happens around the steps of training: weights that start from a search, weights that are averaged. It has
-/// the functions of StageEvent's names that it needs, `f(context)` with a StageContext of the model:
+/// Something that happens around the steps of training: weights that start from a search, weights that are averaged. It
+/// has the functions of StageEvent's names that it needs, `f(context)` with a StageContext of the model:
 ///
 /// - before_first, before_epoch and after_last may return false: they were interrupted, because
 /// context.stop_requested()
