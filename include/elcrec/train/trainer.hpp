@@ -299,7 +299,7 @@ class Trainer {
   Losses update(const LeaveOneOut& split, std::uint32_t number, long step, Place place, Meanwhile meanwhile) {
     pass_.start(options_.seed, number);
     meanwhile();
-    const Losses losses = pass_.losses();
+    Losses losses = pass_.losses();
     if (!is_finite(losses.total)) {
       run_.restore_best();
       fail_for_losses(place(), losses);

@@ -80,6 +80,7 @@ struct TrainingRun {
     RunState saved = found.read(Opt::name, options, stages.before_first, stages.before_epoch);
     const auto kept = arrays(stages);
     std::vector<std::vector<Scalar>> values;
+    values.reserve(kept.size());
     for (const auto& array : kept) {
       values.push_back(
           found.array<Scalar>(array.name, static_cast<std::size_t>(array.values.size()), never_negative(array.name)));
