@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <numeric>
 #include <string>
 #include <type_traits>
 #include <vector>
@@ -187,6 +188,43 @@ TEST_CASE_TEMPLATE("GRU4Rec equals RecBole's", B, EVERY_BACKEND) {
   golden.load();
   golden.compare("out.last_scores", last_scores(golden.model, batch, items), 1e-10);
   golden.check_training("ce");
+}
+
+namespace {
+
+/// The loss as one that needs the whole batch's encodings: in little memory each sequence is encoded again by itself.
+struct WholeBatchBpr {
+  using Views = el::TypeList<el::InputView>;
+  static constexpr std::string_view name = "bpr";
+  double weight = 1.0;
+
+  void evaluate(el::TrainingStep auto& step) const {
+    auto& users = step.template encoding<el::InputView>();
+    el::pairwise_loss(step, users, el::PairwiseLoss::bpr, weight, step.loss(*this));
+  }
+};
+
+}  // namespace
+
+TEST_CASE_TEMPLATE("rows that an encoder adds live until they are added up, however a slice is cut", B, EVERY_BACKEND) {
+  const B backend;
+  using Model = el::SequentialModel<compose::UserTable<B>, WholeBatchBpr>;
+  Model model(backend, 60, compose::UserTable<B>(backend, {60, 8, 5}, 3));
+  const auto split = el::leave_one_out(el::make_synthetic({.users = 60, .items = 60}).data);
+  const el::UniformNegativeSampler negatives(split.dataset());
+  el::StepBatches<Model> batches;
+  std::vector<Index> users(60);
+  std::iota(users.begin(), users.end(), Index{0});
+  batches.build(model, {&split, &negatives, 1, 2}, users);
+  el::TrainingPass<Model> whole(model);
+  el::TrainingPass<Model> little(model, 1);
+  whole.run(batches, 0, 0);
+  little.run(batches, 0, 0);
+  const auto expected = to_host(backend, whole.gradients().back().values);
+  const auto found = to_host(backend, little.gradients().back().values);
+  for (std::size_t i = 0; i < expected.size(); ++i) {
+    CHECK(found[i] == doctest::Approx(expected[i]).epsilon(1e-12));
+  }
 }
 
 TEST_CASE_TEMPLATE("a user table's gradient is rows, under any memory", B, EVERY_BACKEND) {

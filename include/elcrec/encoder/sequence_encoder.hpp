@@ -23,14 +23,13 @@ using EncoderGradient = std::remove_reference_t<decltype(std::declval<typename G
 /// - forward(pass, tokens, table, cache, y): y (T, D) from the item table (V, D); what the backward pass needs goes to
 ///   pass.memory and the cache, which is trivially destructible.
 /// - backward(pass, tokens, cache, dy, gradient, dembedded): adds to `gradient`, an EncoderGradient, and
-/// writes
-///   the gradient of the item rows that were looked up, (T, D) by token. dy (T, D) may be overwritten.
+///   writes the gradient of the item rows that were looked up, (T, D) by token. dy (T, D) may be overwritten. What it
+///   adds by row lives in dy or pass.memory.
 /// - both are const: any number of threads may run them, each with a Pass of its own.
 /// - forward_last(pass, tokens, table, y), if it has one: y (S, D), forward's rows for the last token of each sequence,
 ///   without dropout; otherwise scoring takes them from forward.
-/// - causal(), if it has one: whether no row of y depends on a later token of its sequence. An encoder that does not
-/// say
-///   so is not trained on targets that are later tokens (see is_causal).
+/// - causal(), if it has one: whether no row of y depends on a later token of its sequence. An encoder that does
+///   not say so is not trained on targets that are later tokens (see is_causal).
 /// - hidden(), max_length(), and visit_parameters as in nn/parameter.hpp.
 template <class E>
 concept SequenceEncoder = Backend<typename E::Backend> && Part<E> &&

@@ -37,6 +37,9 @@ class EncodedViews {
     for (Index i = 0; i < static_cast<Index>(count) * backend.slices(); ++i) {
       slice_memory_.push_back(backend.make_workspace());
     }
+    for (Index s = 0; s < backend.slices(); ++s) {
+      added_memory_.push_back(backend.make_workspace());
+    }
   }
 
   /// For encodings and what objectives need besides, until the next clear.
@@ -46,8 +49,10 @@ class EncodedViews {
   /// Bytes of memory held.
   [[nodiscard]] std::size_t bytes() const {
     std::size_t sum = memory_.capacity();
-    for (const auto& memory : slice_memory_) {
-      sum += memory.capacity();
+    for (const auto* list : {&slice_memory_, &added_memory_}) {
+      for (const auto& memory : *list) {
+        sum += memory.capacity();
+      }
     }
     return sum;
   }
@@ -55,8 +60,10 @@ class EncodedViews {
   /// No view is encoded.
   void clear() {
     memory_.clear();
-    for (auto& memory : slice_memory_) {
-      memory.clear();
+    for (auto* list : {&slice_memory_, &added_memory_}) {
+      for (auto& memory : *list) {
+        memory.clear();
+      }
     }
     for (auto& view : views_) {
       view.active = false;
@@ -101,15 +108,10 @@ class EncodedViews {
       const auto at = static_cast<std::size_t>(task % slices);
       auto& e = views_[view];
       if (e.active) {
-        auto& memory = memory_of(view, at);
         for (auto& shard : e.shards[at]) {
-          const Pass<Backend> pass{lane, memory, e.options.dropout};
-          if (e.options.again) {
-            const auto frame = memory.frame();
-            encode(model, pass, shard, shard.part.rows(e.shared.y));
-          } else {
-            encode(model, pass, shard, shard.part.rows(e.shared.y));
-          }
+          const auto frame = lane.workspace().frame();
+          const Pass<Backend> pass{lane, e.options.again ? lane.workspace() : memory_of(view, at), e.options.dropout};
+          encode(model, pass, shard, shard.part.rows(e.shared.y));
           lane.fill(shard.part.rows(e.shared.dy), Scalar(0));
           if (!Head::plain && e.options.predicts) {
             model.head().queries(lane, shard.part.rows(e.shared.y), shard.part.columns(e.query_norms),
@@ -136,11 +138,12 @@ class EncodedViews {
         }
         auto& memory = memory_of(view, at);
         for (auto& shard : e.shards[at]) {
-          const Pass<Backend> pass{lane, memory, e.options.dropout};
-          const auto frame = memory.frame();
+          const auto frame = memory.frame();  // of what is encoded again
           if (e.options.again) {
-            encode(model, pass, shard, pass.keep(shard.part.tokens.tokens(), model.hidden()));
+            const Pass<Backend> again{lane, memory, e.options.dropout};
+            encode(model, again, shard, again.keep(shard.part.tokens.tokens(), model.hidden()));
           }
+          const Pass<Backend> pass{lane, added_memory_[at], e.options.dropout};
           if (!Head::plain && e.options.predicts) {
             model.head().queries_backward(lane, shard.part.rows(e.shared.q), shard.part.columns(e.query_norms),
                                           shard.part.rows(e.shared.dq), shard.part.rows(e.shared.dy));
@@ -184,7 +187,8 @@ class EncodedViews {
 
   Backend backend_;
   typename Backend::Workspace memory_;
-  std::vector<typename Backend::Workspace> slice_memory_;  // of each view's slices
+  std::vector<typename Backend::Workspace> slice_memory_;  // of each view's slices: for their backward pass
+  std::vector<typename Backend::Workspace> added_memory_;  // of each slice: for what it adds to gradients by row
   std::array<View, count> views_;
 };
 
