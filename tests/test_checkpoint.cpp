@@ -14,33 +14,25 @@
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "elcrec/backend/cpu.hpp"
 #include "elcrec/backend/reference.hpp"
 #include "elcrec/model/elcrec_checkpoint.hpp"
 #include "elcrec/serve/recommender.hpp"
+#include "model_files.hpp"
 #include "support.hpp"
 
 namespace el = elcrec;
 namespace fs = std::filesystem;
 using el::Index;
 using el::test::error_of;
+using el::test::TemporaryFile;
 
 namespace {
 
 using Backend = el::BasicReference<float>;
 using Model = el::ELCRec<Backend>;
 using Metadata = std::map<std::string, std::string>;
-
-/// A path of a test's own, gone at the end.
-struct TemporaryFile {
-  fs::path path = fs::temp_directory_path() / ("elcrec_test_checkpoint." + std::to_string(::getpid()));
-  TemporaryFile() = default;
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() { fs::remove(path); }
-};
 
 el::ELCRecOptions small_options() {
   el::ELCRecOptions o;
@@ -98,17 +90,9 @@ struct Tensors {
   }
 };
 
-/// The message of the FileError that loading gives, or what else came of it.
+/// What loading an ELCRec says, without the path, or "loaded".
 std::string load_error(const fs::path& path) {
-  try {
-    (void)el::load_elcrec<Backend>(path);
-  } catch (const el::FileError& error) {
-    const std::string text = error.what();
-    return text.starts_with(path.string() + ": ") ? text.substr(path.string().size() + 2) : "no path: " + text;
-  } catch (const std::exception& error) {
-    return el::message("not a FileError: ", error.what());
-  }
-  return "loaded";
+  return el::test::load_error(path, [](const fs::path& from) { (void)el::load_elcrec<Backend>(from); });
 }
 
 std::string content(const fs::path& path) {

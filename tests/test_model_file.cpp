@@ -10,7 +10,6 @@
 
 #include <doctest/doctest.h>
 #include <sys/resource.h>
-#include <unistd.h>
 
 #include "elcrec/backend/reference.hpp"
 #include "elcrec/data/leave_one_out.hpp"
@@ -25,12 +24,14 @@
 #include "elcrec/optim/adam.hpp"
 #include "elcrec/serve/snapshot.hpp"
 #include "elcrec/train/trainer.hpp"
+#include "model_files.hpp"
 #include "support.hpp"
 
 namespace el = elcrec;
 namespace fs = std::filesystem;
 using el::Index;
 using el::test::error_of;
+using el::test::TemporaryFile;
 
 namespace {
 
@@ -43,15 +44,6 @@ using Intents = el::SequentialModel<Encoder, el::LearnableClusters<el::Dynamic, 
                                     el::ClusterLoss, el::IntentContrastiveLoss<>>;
 using Biased = el::SequentialModel<Encoder, el::DotBiasHead<B>, el::NextItemBpr,
                                    el::NextItemBy<el::NextItemLoss::softmax, el::ClozeView>, el::MaskQuery>;
-
-/// A path of a test's own, gone at the end.
-struct TemporaryFile {
-  fs::path path = fs::temp_directory_path() / ("elcrec_test_model_file." + std::to_string(::getpid()));
-  TemporaryFile() = default;
-  TemporaryFile(const TemporaryFile&) = delete;
-  TemporaryFile& operator=(const TemporaryFile&) = delete;
-  ~TemporaryFile() { fs::remove(path); }
-};
 
 const el::LeaveOneOut& split() {
   static const auto data = el::leave_one_out(el::make_synthetic({.users = 60, .items = 60}).data);
@@ -157,15 +149,7 @@ void write_changed(const fs::path& path, const Model& model, const std::function
 /// What loading a Model says, without the path, or "loaded".
 template <class Model>
 std::string load_error(const fs::path& path) {
-  try {
-    static_cast<void>(el::load_model<Model>(path));
-  } catch (const el::FileError& error) {
-    const std::string text = error.what();
-    return text.starts_with(path.string() + ": ") ? text.substr(path.string().size() + 2) : "no path: " + text;
-  } catch (const std::exception& error) {
-    return el::message("not a FileError: ", error.what());
-  }
-  return "loaded";
+  return el::test::load_error(path, [](const fs::path& from) { (void)el::load_model<Model>(from); });
 }
 
 /// A value of the same kind as an option's, and not the same.

@@ -8,11 +8,17 @@
 
 namespace elcrec::inline ELCREC_TARGET {
 
-/// f(lane, rows [first, last)) for blocks of a table's rows, in parallel.
-template <Backend B, class F>
-void for_each_row_block(const B& backend, Index rows, F f) {
-  constexpr Index block = 1024;
-  backend.parallel_blocks(rows, block, [&](typename B::Lane& lane, Index first, Index last) { f(lane, first, last); });
+/// Rows of the item table that a task turns into rows of the scored one, or back.
+inline constexpr Index scored_block = 1024;
+
+/// P (V, C) from the item table E (V, D) by a head, block by block in parallel; norms (1, V) is what it keeps besides.
+template <Backend B, ScoringHead Head>
+void prepare_scored(const B& backend, const Head& head, MatrixView<const typename B::Scalar> table,
+                    MatrixView<typename B::Scalar> norms, MatrixView<typename B::Scalar> prepared) {
+  backend.parallel_blocks(table.rows(), scored_block, [&](typename B::Lane& lane, Index first, Index last) {
+    head.prepare(lane, first, table.slice_rows(first, last), norms.slice_cols(first, last),
+                 prepared.slice_rows(first, last));
+  });
 }
 
 /// The item table as a model's head scores it, P (V, C): the live table under a plain head, else a copy of what it was.
@@ -29,10 +35,7 @@ class ScoredItems {
       copied_ = true;
       Matrix<B> norms(backend, 1, table.rows());
       prepared_ = Matrix<B>(backend, table.rows(), head.columns(table.cols()));
-      for_each_row_block(backend, table.rows(), [&](typename B::Lane& lane, Index first, Index last) {
-        head.prepare(lane, first, table.slice_rows(first, last), norms.view().slice_cols(first, last),
-                     prepared_.view().slice_rows(first, last));
-      });
+      prepare_scored(backend, head, table, norms.view(), prepared_.view());
     }
   }
 

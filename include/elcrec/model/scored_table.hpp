@@ -26,10 +26,7 @@ class ScoredTable {
 
   void prepare(const Model& model) {
     gradient_.start(model.backend());
-    for_each_row_block(model.backend(), prepared_.rows(), [&](Lane& lane, Index first, Index last) {
-      model.head().prepare(lane, first, model.items().slice_rows(first, last), norms_.view().slice_cols(first, last),
-                           prepared_.view().slice_rows(first, last));
-    });
+    prepare_scored(model.backend(), model.head(), model.items(), norms_.view(), prepared_.view());
   }
 
   void flush(const Model& model) { gradient_.flush(model.backend()); }
@@ -39,7 +36,7 @@ class ScoredTable {
     gradient_.sum(model.backend());
     const auto dprepared = gradient_.all();
     const auto ditems = items_gradient.all();
-    for_each_row_block(model.backend(), prepared_.rows(), [&](Lane& lane, Index first, Index last) {
+    model.backend().parallel_blocks(prepared_.rows(), scored_block, [&](Lane& lane, Index first, Index last) {
       model.head().prepare_backward(lane, first, In(prepared_.view()).slice_rows(first, last),
                                     In(norms_.view()).slice_cols(first, last), dprepared.slice_rows(first, last),
                                     head_gradient, ditems.slice_rows(first, last));

@@ -43,6 +43,17 @@ class StepBatches {
     });
   }
 
+  /// The number of view V's source in SourceList.
+  template <class V>
+  static constexpr std::size_t source_of = SourceList::template index_of<typename SourceOf<V>::Type>();
+
+  /// How many views of each source any objective of the model reads now.
+  [[nodiscard]] static std::array<Index, SourceList::size> views_read(const Model& model) {
+    std::array<Index, SourceList::size> count{};
+    Model::Views::for_each([&]<class V>(std::type_identity<V>) { count[source_of<V>] += reads<V>(model) ? 1 : 0; });
+    return count;
+  }
+
   /// Whether any objective of the model reads view V now.
   template <class V>
   [[nodiscard]] static bool reads(const Model& model) {

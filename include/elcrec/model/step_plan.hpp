@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "elcrec/data/batch_slice.hpp"
 #include "elcrec/data/token_batch.hpp"
 #include "elcrec/data/views.hpp"
 #include "elcrec/loss/objective.hpp"
@@ -25,14 +26,13 @@ template <class Model>
 class StepPlan {
  public:
   using SourceList = typename Model::SourceList;
-  using Views = typename Model::Views;
 
   /// The whole step at once.
   StepPlan() = default;
 
   /// For batches whose tokens take `bytes` each in each view. What is encoded again passes in runs, `runs` at a time.
   StepPlan(const Model& model, const StepBatches<Model>& batches, Index bytes, Index budget, Index runs) {
-    const auto views = views_of_sources(model);
+    const auto views = StepBatches<Model>::views_read(model);
     const auto tokens = [&](std::size_t source) { return views[source] * batches.of(source).tokens(); };
     const auto sums = read_by_sums(model);
     Index whole = 0;
@@ -81,20 +81,6 @@ class StepPlan {
     }
   }
 
-  /// Views of each source that are read.
-  static std::array<Index, SourceList::size> views_of_sources(const Model& model) {
-    std::array<Index, SourceList::size> count{};
-    Views::for_each([&]<class V>(std::type_identity<V>) {
-      count[source_of<V>()] += StepBatches<Model>::template reads<V>(model) ? 1 : 0;
-    });
-    return count;
-  }
-
-  template <class V>
-  static constexpr std::size_t source_of() {
-    return SourceList::template index_of<typename SourceOf<V>::Type>();
-  }
-
   /// Whether nothing reads a source but sums over samples that read no other source and stand before what changes the
   /// model.
   static std::array<bool, SourceList::size> read_by_sums(const Model& model) {
@@ -105,7 +91,8 @@ class StepPlan {
       if constexpr (Objective<C>) {
         std::array<bool, SourceList::size> read{};
         C::Views::for_each([&]<class V>(std::type_identity<V>) {
-          read[source_of<V>()] = read[source_of<V>()] || reads_view<V>(component);
+          auto& source = read[StepBatches<Model>::template source_of<V>];
+          source = source || reads_view<V>(component);
         });
         if (changed || !sums<C>() || std::count(read.begin(), read.end(), true) > 1) {
           for (std::size_t s = 0; s < SourceList::size; ++s) {
@@ -123,13 +110,8 @@ class StepPlan {
   static std::vector<std::pair<Index, Index>> ranges_of(const TokenBatch& batch, Index most) {
     std::vector<std::pair<Index, Index>> ranges;
     const TokenView tokens = batch.view();
-    for (Index first = 0; first < tokens.sequences();) {
-      Index last = first + 1;
-      while (last < tokens.sequences() && tokens.host_begin(last + 1) - tokens.host_begin(first) <= most) {
-        ++last;
-      }
-      ranges.emplace_back(first, last);
-      first = last;
+    for (const BatchSlice& run : runs_of(tokens, 0, tokens.sequences(), most)) {
+      ranges.emplace_back(run.first_sequence, run.last_sequence);
     }
     return ranges;
   }

@@ -4,12 +4,10 @@
 #include <array>
 #include <cstddef>
 #include <map>
-#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "elcrec/data/token_batch.hpp"
-#include "elcrec/data/views.hpp"
 #include "elcrec/model/step_batches.hpp"
 #include "elcrec/model/step_plan.hpp"
 #include "elcrec/nn/pass.hpp"
@@ -25,7 +23,6 @@ class StepUploads {
   using Scalar = typename Model::Scalar;
   using Lane = typename Backend::Lane;
   using SourceList = typename Model::SourceList;
-  using Views = typename Model::Views;
 
   StepUploads(const Backend& backend, std::size_t memory_budget)
       : backend_(backend), memory_budget_(static_cast<Index>(memory_budget)) {
@@ -82,16 +79,12 @@ class StepUploads {
 
   /// f(number of the source) for those whose sequences an objective reads.
   static void for_each_read_source(const Model& model, auto&& f) {
-    SourceList::for_each([&]<class Source>(std::type_identity<Source>) {
-      bool any = false;
-      Views::for_each([&]<class V>(std::type_identity<V>) {
-        any =
-            any || (std::is_same_v<typename SourceOf<V>::Type, Source> && StepBatches<Model>::template reads<V>(model));
-      });
-      if (any) {
-        f(SourceList::template index_of<Source>());
+    const auto views = StepBatches<Model>::views_read(model);
+    for (std::size_t source = 0; source < SourceList::size; ++source) {
+      if (views[source] > 0) {
+        f(source);
       }
-    });
+    }
   }
 
   [[nodiscard]] typename Backend::Staging& staging(std::size_t source) {

@@ -218,7 +218,7 @@ class TrainingPass {
     views_.clear();
     Views::for_each([&]<class V>(std::type_identity<V>) {
       constexpr std::size_t view = Views::template index_of<V>();
-      constexpr std::size_t source = SourceList::template index_of<typename SourceOf<V>::Type>();
+      constexpr std::size_t source = StepBatches<Model>::template source_of<V>;
       dropout.view = static_cast<std::uint32_t>(view);
       if (StepBatches<Model>::template reads<V>(model_) && plan.takes_part(source, phase)) {
         const bool again = plan.encodes_again() && !plan.in_phases(source);
@@ -268,7 +268,7 @@ class TrainingPass {
       bool whole = true;
       bool takes_part = false;
       Component::Views::for_each([&]<class V>(std::type_identity<V>) {
-        constexpr std::size_t source = SourceList::template index_of<typename SourceOf<V>::Type>();
+        constexpr std::size_t source = StepBatches<Model>::template source_of<V>;
         if (reads_view<V>(component) && plan.in_phases(source)) {
           whole = false;
           takes_part = takes_part || plan.takes_part(source, phase);

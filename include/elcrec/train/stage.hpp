@@ -68,9 +68,8 @@ class StageState {
 /// Something that happens around the steps of training: weights that start from a search, weights that are averaged. It
 /// has the functions of StageEvent's names that it needs, `f(context)` with a StageContext of the model:
 ///
-/// - before_first, before_epoch and after_last may return false: they were interrupted, because
-/// context.stop_requested()
-///   is true, and left the model as it was. The run then ends, and calls this one again when it is resumed;
+/// - before_first, before_epoch and after_last may return false: context.stop_requested() interrupted them, and they
+///   left the model as it was. The run then ends, and calls this one again when it is resumed;
 /// - check(context) throws ArgumentError where it could not do its work: it is called before anything starts;
 /// - visit_state(visitor), with `name`: visitor(key, value) for each MatrixView in backend memory, bool, Index or
 /// double
